@@ -1,0 +1,5 @@
+"""Adapters: what is trained inside the frozen LLM."""
+
+from espnet2_avsr_llm.adapter.lora import LoRA
+
+ADAPTERS = {"lora": LoRA}

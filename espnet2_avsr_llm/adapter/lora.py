@@ -1,0 +1,88 @@
+"""LoRA by PEFT on the LLM (arXiv 2106.09685), with the rank and scale of Llama-AVSR (arXiv 2409.12319).
+
+W x becomes W x + s B A x. The papers' `rank` option is a reduction factor; here `rank` is the true rank r and `scale` is s.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Sequence
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from espnet2_avsr_llm.llm.causal_lm import CausalLM
+from espnet2_avsr_llm.pass_plan import Pass
+
+SETS = {
+    "shared": lambda p: "shared",
+    "task": lambda p: f"task_{p.task}",
+    "scale": lambda p: "scale_" + "_".join(f"{stream}{rate}" for stream, rate in sorted(p.rates.items())),
+}
+
+
+class LoRA(nn.Module):
+    """LoRA sets inside the LLM; each pass uses some of them.
+
+    Args:
+        llm: the LLM; its linear layers get the LoRA weights, under PEFT's names.
+        passes: every pass the plan can make.
+        rank: r.
+        scale: s (PEFT's alpha is ``scale * rank``).
+        target_modules: names of the linear layers.
+        sets: which sets a pass adds up: ``shared`` (one for all passes), ``task`` (one per task), ``scale`` (one per rate pair).
+    """
+
+    def __init__(
+        self,
+        llm: CausalLM,
+        passes: Sequence[Pass],
+        rank: int = 64,
+        scale: float = 0.125,
+        target_modules: Sequence[str] = ("q_proj", "v_proj"),
+        sets: Sequence[str] = ("shared",),
+    ):
+        super().__init__()
+        unknown = [s for s in sets if s not in SETS]
+        if unknown or not sets:
+            raise ValueError(f"adapter_conf sets: {unknown or 'none given'}; choose from {', '.join(SETS)}")
+        self._sets = tuple(sets)
+        config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(target_modules))
+        for name in sorted({name for p in passes for name in self.names(p)}):
+            inject_adapter_in_model(config, llm.model, name)
+        # Found again in the LLM at each use: a list of modules here would register their parameters twice.
+        self._layers = lambda: (m for m in llm.model.modules() if isinstance(m, BaseTunerLayer))
+        for name, parameter in llm.model.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()
+                parameter.requires_grad_(True)  # injecting a further set freezes the earlier ones
+
+    def names(self, pass_: Pass) -> list[str]:
+        """Names of the LoRA sets that are active in a pass."""
+        return [SETS[s](pass_) for s in self._sets]
+
+    @contextmanager
+    def use(self, pass_: Pass, attention_mask: Tensor | None = None):
+        """Select the sets of a pass for the LLM calls inside, leaving ``requires_grad`` alone.
+
+        PEFT's own ``set_adapter`` flips it, and an earlier pass of the same step would silently get no gradient.
+
+        Args:
+            pass_: the pass.
+            attention_mask: (B, N) valid positions; adapters with statistics need it, LoRA does not.
+        """
+        names = self.names(pass_)
+        layers = list(self._layers())
+        outer = [layer._active_adapter for layer in layers]
+        for layer in layers:
+            layer._active_adapter = names
+        try:
+            yield
+        finally:
+            for layer, before in zip(layers, outer):
+                layer._active_adapter = before
+
+    def losses(self) -> dict[str, Tensor]:
+        """Loss terms of the last pass (none)."""
+        return {}

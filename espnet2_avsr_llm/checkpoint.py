@@ -1,0 +1,116 @@
+"""What a checkpoint holds, and how it is read back.
+
+It holds projectors, adapters, added rows and buffers of our own; never a tensor that can be rebuilt from its recorded source
+(design contract 4). Loading is strict in both directions whatever the caller asks, because ESPnet asks for ``strict=False``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from espnet2_avsr_llm.hub.pretrained import Pretrained
+
+_SHOWN = 10  # names that an error lists
+
+
+class Checkpointed(nn.Module):
+    """Mixin: checkpoints without the tensors of pretrained sources, with the sources' fingerprints."""
+
+    def provenance(self) -> dict[str, dict[str, str]]:
+        """Source, revision and digest of each pretrained part, by module name."""
+        return {name: module.provenance for name, module in self._pretrained()}
+
+    def _pretrained(self) -> list[tuple[str, Pretrained]]:
+        return [(name, m) for name, m in self.named_modules() if isinstance(m, Pretrained)]
+
+    def _is_external(self, name: str) -> bool:
+        return any(name.startswith(f"{part}.") and m.is_external(name[len(part) + 1 :]) for part, m in self._pretrained())
+
+    def get_extra_state(self) -> Tensor:
+        """Provenance as bytes of JSON in a tensor, so that ESPnet's tools meet nothing but tensors."""
+        return torch.tensor(list(json.dumps(self.provenance(), sort_keys=True).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Compare the sources recorded in a checkpoint with those of this model.
+
+        Raises:
+            RuntimeError: a part was trained over another source; both are named.
+        """
+        recorded, here = json.loads(bytes(state.tolist())), self.provenance()
+        for part in sorted(recorded.keys() | here.keys()):
+            old, new = recorded.get(part), here.get(part)
+            if old is None or new is None or old["digest"] != new["digest"]:
+                raise RuntimeError(f"The checkpoint was trained with {part} = {_describe(old)}, but this model has {_describe(new)}")
+
+    def state_dict(self, *args, **kwargs) -> dict[str, Any]:
+        """As of ``nn.Module``, without the tensors of pretrained sources."""
+        states = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for name in [n for n in states if self._is_external(n[len(prefix) :])]:
+            del states[name]
+        return states
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        """Load a checkpoint; missing or unexpected tensors are errors even with ``strict=False``.
+
+        Raises:
+            RuntimeError: the checkpoint is of another model; the message says what differs.
+        """
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = [name for name in result.missing_keys if not self._is_external(name)]
+        if missing or result.unexpected_keys:
+            raise RuntimeError(f"The checkpoint is of another model. {_listed('It lacks', missing)}{_listed('It has besides', result.unexpected_keys)}")
+        return result
+
+
+def _describe(source: dict[str, str] | None) -> str:
+    if source is None:
+        return "no such part"
+    return f"{source['source']}{'@' + source['revision'] if source['revision'] else ''} (digest {source['digest']})"
+
+
+def _listed(intro: str, names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{intro}: {', '.join(names[:_SHOWN])}{more}. " if names else ""
+
+
+def save(states: Any, path: Path) -> None:
+    """``torch.save`` that leaves either the old file or the whole new one, whatever happens meanwhile."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as f:
+            torch.save(states, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path | str, map_location="cpu") -> Any:
+    """``torch.load`` that executes nothing from the file."""
+    return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def average(paths: Iterable[Path]) -> dict[str, Tensor]:
+    """Arithmetic mean of checkpoints: floating-point tensors in float64, others taken from the first.
+
+    Raises:
+        RuntimeError: the checkpoints are not of one model.
+    """
+    states = [load(path) for path in paths]
+    if any(s.keys() != states[0].keys() for s in states):
+        raise RuntimeError("Checkpoints of different models cannot be averaged")
+    return {
+        name: torch.stack([s[name].double() for s in states]).mean(0).to(first.dtype) if first.is_floating_point() else first
+        for name, first in states[0].items()
+    }

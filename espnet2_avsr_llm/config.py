@@ -1,0 +1,38 @@
+"""Read a training configuration outside of ESPnet's parser, with the same ``--PART_conf key=value`` overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Iterable
+
+import yaml
+
+
+def load_config(path: Path | str) -> dict[str, Any]:
+    """The YAML mapping of a file; ``PART_conf`` entries that are absent or null are empty."""
+    with open(path, encoding="utf-8") as f:
+        config = yaml.safe_load(f)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a YAML mapping of options, found {type(config).__name__}")
+    for key in [k for k in config if f"{k}_conf" in config or isinstance(config[k], str)]:
+        config[f"{key}_conf"] = config.get(f"{key}_conf") or {}
+    return config
+
+
+def override(config: dict[str, Any], key: str, assignments: Iterable[str]) -> dict[str, Any]:
+    """``config`` with ``key`` updated by ``name=value`` or ``a.b=value``; values are YAML.
+
+    Raises:
+        ValueError: an assignment without ``=``.
+    """
+    conf = dict(config.get(key) or {})
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--{key} {assignment}: expected KEY=VALUE")
+        *groups, last = name.split(".")
+        level = conf
+        for group in groups:
+            level[group] = level = dict(level.get(group) or {})
+        level[last] = yaml.safe_load(value)
+    return {**config, key: conf}

@@ -1,0 +1,65 @@
+"""The ESPnet face of the model: a batch in, ``(loss, stats, weight)`` out.
+
+Shapes: `B` batch, `T` frames or samples, `L` text tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from espnet2_avsr_llm.checkpoint import Checkpointed
+from espnet2_avsr_llm.compat import AbsESPnetModel, force_gatherable
+from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
+from espnet2_avsr_llm.model import AVSRLLM
+
+
+class ESPnetAVSRLLMModel(Checkpointed, AVSRLLM, AbsESPnetModel):
+    """An :class:`AVSRLLM` that ESPnet's trainer can train."""
+
+    def forward(self, text: Tensor, text_lengths: Tensor, **batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss of the plan's passes.
+
+        Args:
+            text: (B, L) ids without BOS and EOS, padded at the end.
+            text_lengths: (B,).
+            batch: ``speech`` (B, T) and ``video`` (B, T, 88, 88), as the frontends ask, with ``_lengths``; the rest is ignored.
+
+        Returns:
+            The loss; ``loss`` and ``acc``, and both by pass when there are several; the number of scored tokens, by which
+            ESPnet weights this batch against those of other ranks.
+        """
+        features = self.encode(self.inputs(batch))
+        passes = self.plan.passes()
+        outputs = [self.run_pass(features, p, (text, text_lengths)) for p in passes]
+        loss = sum(p.weight * o.total for p, o in zip(passes, outputs))
+        # A clone: the trainer divides the loss in place by accum_grad, and the log would show the quotient.
+        stats = {"loss": loss.detach().clone(), "acc": torch.stack([o.accuracy for o in outputs]).mean()}
+        for p, o in zip(passes, outputs):
+            name = "_".join([p.task, *(f"{s}{r}" for s, r in sorted(p.rates.items()))])
+            stats |= {f"{key}_{name}": value.detach() for key, value in o.terms.items()}
+            if len(passes) > 1:
+                stats |= {f"loss_{name}": o.loss.detach(), f"acc_{name}": o.accuracy}
+        weight = (text_lengths + 1).sum()
+        return force_gatherable((loss, stats, weight), loss.device)
+
+    def inputs(self, batch: dict[str, Tensor]) -> dict[str, Lengthed]:
+        """The entries of a batch that the frontends read, with their lengths.
+
+        Raises:
+            ValueError: one is missing.
+        """
+        names = {name for frontend in self.frontends.values() for name in frontend.inputs}
+        absent = sorted(n for n in names if n not in batch)
+        if absent:
+            raise ValueError(f"The batch lacks {', '.join(absent)}; it has {', '.join(sorted(batch))}. Give it to the data options of training")
+        return {name: (batch[name], batch[f"{name}_lengths"]) for name in names}
+
+    def collect_feats(self, **batch) -> dict[str, Tensor]:
+        """Nothing: length files are written by ``avsr-llm make_shape``, not by ESPnet's statistics stage."""
+        return {}
+
+    def to(self, *args, **kwargs):
+        """Move, but keep every part's number format: ESPnet's ``model.to(dtype=...)`` would upcast a bfloat16 LLM."""
+        kwargs.pop("dtype", None)
+        return super().to(*args, **kwargs)

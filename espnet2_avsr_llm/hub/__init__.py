@@ -1,0 +1,1 @@
+"""Pretrained parts: where they come from, and how a checkpoint knows them again."""

@@ -1,0 +1,62 @@
+"""Base class of the parts that start from pretrained weights: which tensors are the source's, and the source's fingerprint.
+
+A checkpoint leaves out every tensor that can be rebuilt from its recorded source. That is decided by provenance (was the
+tensor there when the source was loaded?), not by ``requires_grad``: a projector frozen for one run must stay in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+_SAMPLES = 64  # values per tensor that enter the fingerprint
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Digest of names, shapes and evenly spaced values of a module's saved tensors.
+
+    Values are compared in bfloat16, so that a source loaded in float32 and in bfloat16 has one fingerprint. Tensors on
+    ``meta`` have no values: their digest covers names and shapes only.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        if tensor.is_meta or not tensor.is_floating_point():
+            continue
+        flat = tensor.detach().flatten()
+        index = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel()), dtype=torch.float64).long()
+        digest.update(flat[index.to(flat.device)].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+class Pretrained(nn.Module):
+    """A part with a frozen pretrained module inside.
+
+    Subclasses call :meth:`adopt` once, after the source's weights are in place and before anything is added to it (LoRA).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.provenance: dict[str, str] = {}
+        self._source_names: set[str] = set()
+
+    def adopt(self, prefix: str, module: nn.Module, source: str, revision: str | None = None) -> None:
+        """Record ``module`` (the attribute ``prefix`` of this part) as rebuilt from ``source``, and freeze it."""
+        self.provenance = {"source": source, "revision": revision or "", "digest": fingerprint(module)}
+        module.requires_grad_(False)
+        self._source_names = {f"{prefix}.{name}" for name in module.state_dict()}
+
+    def is_external(self, name: str) -> bool:
+        """Whether the tensor ``name`` (relative to this part) is rebuilt from the source and so stays out of checkpoints."""
+        return name.replace(".base_layer.", ".") in self._source_names
+
+    @property
+    def frozen(self) -> bool:
+        """True when nothing in this part is trained (then it runs without gradients)."""
+        return not any(p.requires_grad for p in self.parameters())
+
+    def train(self, mode: bool = True):
+        """Stay in eval mode: a frozen source gets no dropout, layer drop or BatchNorm updates (design contract 4)."""
+        return super().train(False)

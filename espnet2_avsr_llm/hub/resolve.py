@@ -1,0 +1,67 @@
+"""Turn the name of a pretrained part into a local folder: the one place where paths and hub ids are told apart."""
+
+from __future__ import annotations
+
+import json
+import os
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+
+
+class SourceError(RuntimeError):
+    """A pretrained part is missing, gated, or not what was expected."""
+
+
+def resolve(source: str, revision: str | None = None) -> Path:
+    """Folder with the files of a pretrained part.
+
+    Args:
+        source: a folder, or a Hugging Face hub id (``owner/name``).
+        revision: branch, tag or commit of a hub id; ignored for a folder.
+
+    Returns:
+        The folder; hub ids are downloaded into the Hugging Face cache (``HF_HOME``).
+
+    Raises:
+        SourceError: nothing there, or access refused; the message says what to do.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise SourceError(f"No folder {path.resolve()}: give an existing folder or a hub id such as openai/whisper-medium.en")
+    return _download(source, revision)
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    page = f"https://huggingface.co/{repo}"
+    try:
+        return Path(snapshot_download(repo, revision=revision, ignore_patterns=["original/*", "*.gguf", "*.onnx", "*.msgpack", "*.h5"]))
+    except GatedRepoError as e:
+        raise SourceError(f"{repo} is gated: accept its licence at {page}, then set HF_TOKEN to a token of that account") from e
+    except RepositoryNotFoundError as e:
+        raise SourceError(f"{repo} is neither a folder here nor a repository on the hub ({page}); a private one needs HF_TOKEN") from e
+    except (LocalEntryNotFoundError, OSError) as e:
+        offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
+        raise SourceError(
+            f"{repo} is not in the cache and {offline}. On a machine with network run `hf download {repo}`, "
+            "copy the folder here, and name that folder as the source"
+        ) from e
+
+
+def arch(name: str) -> dict:
+    """Facts of a public architecture (``arch/NAME.json``): the configuration from which ``init: random`` builds it.
+
+    Raises:
+        SourceError: unknown name; the nearest known one is named.
+    """
+    folder = resources.files("espnet2_avsr_llm") / "arch"
+    known = sorted(p.name.removesuffix(".json") for p in folder.iterdir() if p.name.endswith(".json"))
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        raise SourceError(f"Unknown arch {name!r}{f': did you mean {near[0]!r}?' if near else ''} Known: {', '.join(known)}")
+    return json.loads((folder / f"{name}.json").read_text())

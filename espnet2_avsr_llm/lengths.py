@@ -1,0 +1,40 @@
+"""Count the LLM tokens of a pass without running anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping
+
+from espnet2_avsr_llm.pass_plan import Pass
+
+DELIMITERS_PER_STREAM = 2
+EOS = 1
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """LLM tokens of one utterance in one pass.
+
+    Attributes:
+        streams: tokens of each stream that has any.
+        prompt: tokens of the prompt.
+        bos: 1 where the tokenizer has a beginning-of-sequence token.
+    """
+
+    streams: Mapping[str, int]
+    prompt: int
+    bos: int = 1
+
+    @property
+    def prefix(self) -> int:
+        """What the LLM reads before it writes: BOS, blocks with their delimiters, prompt."""
+        return self.bos + sum(n + DELIMITERS_PER_STREAM for n in self.streams.values() if n) + self.prompt
+
+    def total(self, text: int) -> int:
+        """The prefix, ``text`` tokens and EOS."""
+        return self.prefix + text + EOS
+
+
+def count_tokens(pass_: Pass, frames: Mapping[str, int], prompt: int, bos: int = 1) -> TokenCount:
+    """Tokens of an utterance with ``frames[stream]`` encoder features: the remainder of each rate is dropped."""
+    return TokenCount({s: frames[s] // rate for s, rate in sorted(pass_.rates.items())}, prompt, bos)

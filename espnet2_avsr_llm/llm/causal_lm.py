@@ -1,0 +1,155 @@
+"""A frozen causal LLM from the Hugging Face hub, never subclassed or patched.
+
+Shapes: `B` batch, `N` LLM tokens, `D` LLM width, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+
+from espnet2_avsr_llm.hub.build import build, torch_dtype
+from espnet2_avsr_llm.hub.pretrained import Pretrained
+from espnet2_avsr_llm.hub.resolve import SourceError
+from espnet2_avsr_llm.llm.tokens import Tokens, load_tokens
+
+ADDED_ROWS_SEED = 0  # the added rows are random and frozen, so they are drawn the same in every experiment
+
+
+class CausalLM(Pretrained):
+    """Any ``AutoModelForCausalLM``, with its tokenizer and the rows of the added tokens.
+
+    The added rows (padding and the delimiters of the audio and video blocks) are random and frozen, as in every released
+    system, and travel in the checkpoint as the small buffers ``added_input_rows`` and ``added_output_rows``.
+
+    Args:
+        arch: name of an architecture in ``arch/``; it names the hub id and gives the sizes for ``init: random``.
+        source: folder or hub id of the weights, instead of the hub id of ``arch``.
+        revision: branch, tag or commit of a hub id.
+        init: ``pretrained``, or ``random`` (the architecture without weights, to measure sizes and speed).
+        dtype: number format of the frozen weights.
+        attn_implementation: as in transformers (``sdpa``, ``eager``, ``flash_attention_2``).
+        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        source: str | None = None,
+        revision: str | None = None,
+        init: str = "pretrained",
+        dtype: str = "bfloat16",
+        attn_implementation: str = "sdpa",
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.tokens: Tokens = load_tokens(source, revision, init, arch)
+        number = torch_dtype(dtype)
+        self.model, origin = build(
+            source,
+            init,
+            arch,
+            revision,
+            number,
+            load=lambda folder, _: _pretrained(folder, number, attn_implementation),
+            random=lambda facts: _random(facts, number, attn_implementation),
+        )
+        self.adopt("model", self.model, origin, revision)
+        self._add_rows()
+        self._context: Callable[[], AbstractContextManager] = nullcontext
+        self._checkpointing = gradient_checkpointing
+        if gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+
+    @property
+    def width(self) -> int:
+        """LLM width ``D``."""
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (..., D) of ids, in float32 as the projector's tokens are."""
+        return self.model.get_input_embeddings()(ids).float()
+
+    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, logits_to_keep: int) -> Tensor:
+        """Logits (B, logits_to_keep, V) of the last positions only: the head over the long prefix would be waste.
+
+        Args:
+            inputs_embeds: (B, N, D).
+            attention_mask: (B, N), 1 where valid.
+            position_ids: (B, N).
+        """
+        return self.model(
+            inputs_embeds=inputs_embeds.to(self.model.dtype),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            logits_to_keep=logits_to_keep,
+            use_cache=False,
+        ).logits
+
+    @contextmanager
+    def within(self, context: Callable[[], AbstractContextManager]):
+        """Run LLM calls inside ``context()``; with gradient checkpointing it is entered again for each recompute.
+
+        Without that, the backward pass would recompute every layer with the adapter of the last pass.
+        """
+        outer, self._context = self._context, context
+        try:
+            with context():
+                yield
+        finally:
+            self._context = outer
+
+    def train(self, mode: bool = True):
+        """Stay in eval mode; only the layers' own flag, which transformers reads to decide on checkpointing, follows."""
+        super().train(False)
+        if self._checkpointing:
+            for layer in self.model.modules():
+                if hasattr(layer, "gradient_checkpointing"):
+                    layer.training = mode
+        return self
+
+    def _checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), self._context()
+
+    def _add_rows(self) -> None:
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if len(self.tokens) > rows:
+            self.model.resize_token_embeddings(len(self.tokens), mean_resizing=False)
+        self.model.requires_grad_(False)
+        self._tied = self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
+        std = getattr(self.model.config, "initializer_range", 0.02)
+        generator = torch.Generator().manual_seed(ADDED_ROWS_SEED)
+        for name in ["added_input_rows"] + ["added_output_rows"] * (not self._tied):
+            drawn = torch.empty(len(self.tokens.added_ids), self.width, device="cpu").normal_(0.0, std, generator=generator)
+            self.register_buffer(name, drawn.to(self.model.device))
+        self._write_rows()
+        self.register_load_state_dict_post_hook(lambda module, _: module._write_rows())
+
+    @torch.no_grad()
+    def _write_rows(self) -> None:
+        ids = torch.tensor(self.tokens.added_ids, device=self.model.device)
+        for name, layer in (
+            ("added_input_rows", self.model.get_input_embeddings()),
+            ("added_output_rows", self.model.get_output_embeddings()),
+        ):
+            if hasattr(self, name):
+                layer.weight[ids] = getattr(self, name).to(layer.weight)
+
+
+def _pretrained(folder: str, dtype: torch.dtype, attn_implementation: str) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attn_implementation)
+    except (OSError, ValueError) as e:
+        raise SourceError(f"{folder} holds no causal LLM that transformers can read: {e}") from e
+
+
+def _random(facts: dict, dtype: torch.dtype, attn_implementation: str) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(facts.pop("model_type"), **facts)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attn_implementation)

@@ -1,0 +1,153 @@
+"""One model for all systems: encoders -> compression -> projector -> sequence -> frozen LLM with adapter.
+
+Shapes: `B` batch, `T` frames, `F` feature width, `N` LLM tokens, `D` LLM width, `L` text tokens, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed
+from espnet2_avsr_llm.llm.causal_lm import CausalLM
+from espnet2_avsr_llm.pass_plan import TASKS, Pass
+from espnet2_avsr_llm.sequence import IGNORE, LLMInput, Role, Segment, lay_out
+
+ROLES = {"audio": Role.AUDIO, "video": Role.VIDEO}
+
+
+@dataclass
+class PassOutput:
+    """What one pass gives.
+
+    Attributes:
+        loss: cross-entropy, mean over the scored tokens of the batch.
+        terms: further loss terms by name, already weighted.
+        accuracy: share of scored tokens that are the most probable ones.
+        logits: (B, L, V) of the last positions, text at the end of each row.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+    logits: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """Cross-entropy plus the further terms."""
+        return self.loss + sum(self.terms.values())
+
+
+class AVSRLLM(nn.Module):
+    """Speech recognition with an LLM from audio, video or both.
+
+    Args:
+        frontends: encoders by the name of their part (``audio_frontend``, ``video_frontend``).
+        compression: features in time -> fewer features.
+        projector: features of each stream -> LLM width.
+        llm: the frozen LLM.
+        adapter: what is trained in the LLM; None trains the projector alone.
+        plan: the passes of a training step.
+    """
+
+    def __init__(self, frontends: dict[str, AbsFrontend], compression, projector: nn.Module, llm: CausalLM, adapter, plan):
+        super().__init__()
+        self.frontends = nn.ModuleDict(frontends)
+        self.compression, self.projector, self.llm, self.adapter, self.plan = compression, projector, llm, adapter, plan
+
+    # ---- from inputs to the LLM's input -------------------------------------------------------------------------------
+
+    def encode(self, inputs: dict[str, Lengthed]) -> dict[str, Lengthed]:
+        """Run every encoder once.
+
+        Args:
+            inputs: ``speech`` (B, T) and ``video`` (B, T, 88, 88), as the frontends ask, with lengths.
+
+        Returns:
+            Features (B, T, F) and lengths of each stream, in float32 for the projector.
+        """
+        features: dict[str, Lengthed] = {}
+        for frontend in self.frontends.values():
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frontend.frozen):
+                encoded = frontend(**{name: inputs[name] for name in frontend.inputs})
+            features |= {stream: (x.float(), lengths) for stream, (x, lengths) in encoded.items()}
+        return features
+
+    def tokens(self, features: dict[str, Lengthed], pass_: Pass) -> tuple[dict[str, Lengthed], dict[str, Tensor]]:
+        """Compress and project the streams of one pass: (B, N, D) and lengths of each, and the projector's loss terms."""
+        compressed = {s: self.compression(*features[s], rate) for s, rate in sorted(pass_.rates.items())}
+        return self.projector(compressed, dict(pass_.rates))
+
+    def prepare(self, features: dict[str, Lengthed], pass_: Pass, text: Lengthed | None = None) -> tuple[LLMInput, dict[str, Tensor]]:
+        """Lay out the LLM's input of one pass.
+
+        Args:
+            features: of :meth:`encode`.
+            pass_: the pass.
+            text: ids (B, L) without BOS and EOS, and lengths; None to decode.
+
+        Returns:
+            The input, and the projector's loss terms.
+
+        Raises:
+            ValueError: an utterance has no token of any stream.
+        """
+        streams, terms = self.tokens(features, pass_)
+        lengths = {s: n.tolist() for s, (_, n) in streams.items()}
+        texts = self._embed_text(text) if text is not None else None
+        batch = len(next(iter(lengths.values())))
+        rows = []
+        for b in range(batch):
+            present = {s: x[b, : lengths[s][b]] for s, (x, _) in streams.items() if lengths[s][b] > 0}
+            rows.append(self._prefix(present, b) + ([texts[b]] if texts else []))
+        return lay_out(rows), terms
+
+    def _prefix(self, present: dict[str, Tensor], row: int) -> list[Segment]:
+        """BOS, the block of each stream that is there, and the prompt of the task that remains."""
+        task = next((t for t, streams in TASKS.items() if streams == set(present)), None)
+        if task is None:
+            raise ValueError(f"Row {row} of the batch has no audio and no video token: its inputs are empty or shorter than one rate step")
+        tokens = self.llm.tokens
+        segments: list[Segment] = [] if tokens.bos_id is None else [(Role.BOS, self._embed([tokens.bos_id]), None)]
+        for stream, x in present.items():
+            start, end = self._embed(tokens.delimiter_ids(stream)).split(1)
+            segments += [(Role.DELIMITER, start, None), (ROLES[stream], x, None), (Role.DELIMITER, end, None)]
+        return segments + [(Role.PROMPT, self._embed(tokens.prompt_ids(task)), None)]
+
+    def _embed(self, ids) -> Tensor:
+        return self.llm.embed(torch.tensor(ids, device=self.device))
+
+    def _embed_text(self, text: Lengthed) -> list[Segment]:
+        ids, lengths = text
+        eos = ids.new_tensor([self.llm.tokens.eos_id])
+        labels = [torch.cat([row[:n], eos]) for row, n in zip(ids, lengths.tolist())]
+        embedded = self.llm.embed(torch.cat(labels)).split([len(y) for y in labels])
+        return [(Role.TEXT, x, y) for x, y in zip(embedded, labels)]
+
+    # ---- training -----------------------------------------------------------------------------------------------------
+
+    def run_pass(self, features: dict[str, Lengthed], pass_: Pass, text: Lengthed) -> PassOutput:
+        """One pass through the LLM and its loss."""
+        inputs, terms = self.prepare(features, pass_, text)
+        keep = inputs.num_labels + 1
+        with self.llm.within(lambda: self.use(pass_, inputs.attention_mask)):
+            logits = self.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, keep)
+        logits, labels = logits[:, :-1].float(), inputs.labels[:, 1 - keep :]
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        scored = labels != IGNORE
+        accuracy = (logits.detach().argmax(-1) == labels)[scored].float().mean()
+        adapter_terms = self.adapter.losses() if self.adapter is not None else {}
+        return PassOutput(loss, accuracy, logits, terms | adapter_terms)
+
+    def use(self, pass_: Pass, attention_mask: Tensor | None = None) -> AbstractContextManager:
+        """Context in which the adapter is that of ``pass_``."""
+        return nullcontext() if self.adapter is None else self.adapter.use(pass_, attention_mask)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the LLM is, and so the LLM's input."""
+        return self.llm.model.device

@@ -1,0 +1,5 @@
+"""Projectors: compressed features of each stream into the LLM's embedding space."""
+
+from espnet2_avsr_llm.projector.mlp import MLPProjector
+
+PROJECTORS = {"mlp": MLPProjector}

@@ -1,0 +1,105 @@
+"""Parameters, tokens and FLOPs of a configuration, from the sizes alone: nothing is allocated or downloaded.
+
+`paper_tflops` is the formula behind Llama-MTSK's figure 5 (arXiv 2503.06362, specification 2.3): 2 (P - E) n, with P the
+parameters of LLM and adapter, E those of the input embedding (0 where it is also the head), n = audio + video + prompt tokens.
+`llm_tflops` is what this program computes to read the same prefix: the layers over every token with BOS and delimiters, the
+attention products, and the head at one position.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from espnet2_avsr_llm.build import PRETRAINED, build
+from espnet2_avsr_llm.lengths import TokenCount, count_tokens
+from espnet2_avsr_llm.model import AVSRLLM
+from espnet2_avsr_llm.pass_plan import Pass
+
+INPUTS_PER_SECOND = {"speech": 16000, "video": 25}
+
+
+def on_meta(config: Mapping[str, Any]) -> AVSRLLM:
+    """The model of a configuration on the ``meta`` device, its pretrained parts by the sizes of their ``arch``."""
+    sized = dict(config)
+    for part in PRETRAINED:
+        if config.get(part) is not None:
+            conf = {k: v for k, v in (config.get(f"{part}_conf") or {}).items() if k not in ("source", "revision")}
+            sized[f"{part}_conf"] = {**conf, "init": "random"}
+    with torch.device("meta"):
+        return build(sized)
+
+
+def summarise(model: AVSRLLM, rates: Sequence[Sequence[int]] | None, seconds: float, prompt_tokens: int) -> dict[str, Any]:
+    """Counts of a model.
+
+    Args:
+        model: from :func:`on_meta`.
+        rates: audio and video rate of each pass to count (one number where there is one stream); None takes the plan's passes.
+        seconds: length of the utterance.
+        prompt_tokens: tokens of the prompt.
+
+    Returns:
+        ``parameters`` and ``passes``, as ``avsr-llm summary --json`` prints them.
+    """
+    passes = model.plan.all_passes() if rates is None else _passes(model, rates)
+    return {"parameters": parameters(model), "seconds": seconds, "passes": [_cost(model, p, seconds, prompt_tokens) for p in passes]}
+
+
+def parameters(model: AVSRLLM) -> dict[str, Any]:
+    """Total, trainable and active numbers of parameters, of the model and by part; the adapter's weights count as the adapter's."""
+    active = set(model.adapter.names(model.plan.all_passes()[0])) if model.adapter is not None else set()
+    by_part: dict[str, dict[str, int]] = {}
+    for name, p in model.named_parameters():
+        counts = by_part.setdefault(_part(name), {"total": 0, "trainable": 0, "active": 0})
+        counts["total"] += p.numel()
+        counts["trainable"] += p.numel() * p.requires_grad
+        counts["active"] += p.numel() * (_part(name) != "adapter" or name.split(".")[-2] in active)
+    totals = {key: sum(c[key] for c in by_part.values()) for key in ("total", "trainable", "active")}
+    return {**totals, "by_part": by_part}
+
+
+def _part(name: str) -> str:
+    if name.startswith("frontends."):
+        return name.split(".")[1]
+    return "adapter" if name.startswith("llm.") and "lora_" in name else name.split(".")[0]
+
+
+def _passes(model: AVSRLLM, rates: Sequence[Sequence[int]]) -> list[Pass]:
+    planned = model.plan.all_passes()[0]
+    streams = sorted(planned.rates)
+    if any(len(r) != len(streams) for r in rates):
+        raise ValueError(f"--rates: give one rate for each of {', '.join(streams)}, found {[','.join(map(str, r)) for r in rates]}")
+    return [Pass(planned.task, dict(zip(streams, r))) for r in rates]
+
+
+def _cost(model: AVSRLLM, pass_: Pass, seconds: float, prompt: int) -> dict[str, Any]:
+    frames = {}
+    for frontend in model.frontends.values():
+        count = frontend.num_frames(round(seconds * INPUTS_PER_SECOND[frontend.inputs[0]]))
+        frames |= dict.fromkeys(frontend.streams, count)
+    count = count_tokens(pass_, frames, prompt)
+    return {
+        "task": pass_.task,
+        "rates": dict(pass_.rates),
+        **{f"{stream}_tokens": count.streams.get(stream, 0) for stream in ("audio", "video")},
+        "prompt_tokens": prompt,
+        "llm_tflops": _prefill_flops(model, count) / 1e12,
+        "paper_tflops": 2 * _paper_parameters(model) * (sum(count.streams.values()) + prompt) / 1e12,
+    }
+
+
+def _paper_parameters(model: AVSRLLM) -> int:
+    inputs, outputs = model.llm.model.get_input_embeddings().weight, model.llm.model.get_output_embeddings().weight
+    return sum(p.numel() for p in model.llm.parameters()) - (0 if inputs is outputs else inputs.numel())
+
+
+def _prefill_flops(model: AVSRLLM, count: TokenCount) -> int:
+    llm = model.llm.model
+    linear = sum(m.weight.numel() for n, m in llm.named_modules() if isinstance(m, nn.Linear) and m is not llm.get_output_embeddings())
+    config, n = llm.config, count.prefix
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 2 * n * n * config.num_attention_heads * head_width * config.num_hidden_layers  # causal: half of QK' and of AV
+    return 2 * n * linear + attention + 2 * llm.get_output_embeddings().weight.numel()
