@@ -7,14 +7,13 @@ It holds projectors, adapters, added rows and buffers of our own; never a tensor
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Iterable
 
 import torch
 from torch import Tensor, nn
 
+from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.hub.pretrained import Pretrained
 
 _SHOWN = 10  # names that an error lists
@@ -81,19 +80,10 @@ def _listed(intro: str, names: list[str]) -> str:
     return f"{intro}: {', '.join(names[:_SHOWN])}{more}. " if names else ""
 
 
-def save(states: Any, path: Path) -> None:
+def save(states: Any, path: Path | str) -> None:
     """``torch.save`` that leaves either the old file or the whole new one, whatever happens meanwhile."""
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "wb") as f:
-            torch.save(states, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary:
+        torch.save(states, temporary)
 
 
 def load(path: Path | str, map_location="cpu") -> Any:

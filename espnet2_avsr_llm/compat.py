@@ -1,5 +1,10 @@
 """The one place that knows ESPnet versions: names that move between releases are imported here (written for 202511)."""
 
+import warnings
+
+# ESPnet 202511 still says torch.cuda.amp.autocast, once per epoch and phase; nothing a user could do about it.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"espnet2\.train\.trainer")
+
 from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler, AbsEpochStepScheduler, AbsValEpochStepScheduler
 from espnet2.tasks.abs_task import AbsTask, scheduler_classes

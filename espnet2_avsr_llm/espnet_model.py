@@ -8,13 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from espnet2_avsr_llm.checkpoint import Checkpointed
 from espnet2_avsr_llm.compat import AbsESPnetModel, force_gatherable
-from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
 from espnet2_avsr_llm.model import AVSRLLM
 
 
-class ESPnetAVSRLLMModel(Checkpointed, AVSRLLM, AbsESPnetModel):
+class ESPnetAVSRLLMModel(AVSRLLM, AbsESPnetModel):
     """An :class:`AVSRLLM` that ESPnet's trainer can train."""
 
     def forward(self, text: Tensor, text_lengths: Tensor, **batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -42,18 +40,6 @@ class ESPnetAVSRLLMModel(Checkpointed, AVSRLLM, AbsESPnetModel):
                 stats |= {f"loss_{name}": o.loss.detach(), f"acc_{name}": o.accuracy}
         weight = (text_lengths + 1).sum()
         return force_gatherable((loss, stats, weight), loss.device)
-
-    def inputs(self, batch: dict[str, Tensor]) -> dict[str, Lengthed]:
-        """The entries of a batch that the frontends read, with their lengths.
-
-        Raises:
-            ValueError: one is missing.
-        """
-        names = {name for frontend in self.frontends.values() for name in frontend.inputs}
-        absent = sorted(n for n in names if n not in batch)
-        if absent:
-            raise ValueError(f"The batch lacks {', '.join(absent)}; it has {', '.join(sorted(batch))}. Give it to the data options of training")
-        return {name: (batch[name], batch[f"{name}_lengths"]) for name in names}
 
     def collect_feats(self, **batch) -> dict[str, Tensor]:
         """Nothing: length files are written by ``avsr-llm make_shape``, not by ESPnet's statistics stage."""

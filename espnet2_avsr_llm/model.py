@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet2_avsr_llm.checkpoint import Checkpointed
 from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed
 from espnet2_avsr_llm.llm.causal_lm import CausalLM
 from espnet2_avsr_llm.pass_plan import TASKS, Pass
@@ -42,7 +43,7 @@ class PassOutput:
         return self.loss + sum(self.terms.values())
 
 
-class AVSRLLM(nn.Module):
+class AVSRLLM(Checkpointed):
     """Speech recognition with an LLM from audio, video or both.
 
     Args:
@@ -60,6 +61,18 @@ class AVSRLLM(nn.Module):
         self.compression, self.projector, self.llm, self.adapter, self.plan = compression, projector, llm, adapter, plan
 
     # ---- from inputs to the LLM's input -------------------------------------------------------------------------------
+
+    def inputs(self, batch: dict[str, Tensor]) -> dict[str, Lengthed]:
+        """The entries of a batch that the frontends read, with their lengths.
+
+        Raises:
+            ValueError: one is missing.
+        """
+        names = {name for frontend in self.frontends.values() for name in frontend.inputs}
+        absent = sorted(n for n in names if n not in batch)
+        if absent:
+            raise ValueError(f"The batch lacks {', '.join(absent)}; it has {', '.join(sorted(batch))}. Give it to the data options of training")
+        return {name: (batch[name], batch[f"{name}_lengths"]) for name in names}
 
     def encode(self, inputs: dict[str, Lengthed]) -> dict[str, Lengthed]:
         """Run every encoder once.

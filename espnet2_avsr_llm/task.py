@@ -45,6 +45,7 @@ class AVSRLLMTask(AbsTask):
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """The parts, augmentation, and the cap on frames."""
         group = parser.add_argument_group("AVSR-LLM")
+        group.conflict_handler = "resolve"  # --adapter is ours: ESPnet's takes loralib and s3prl only
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
         group.add_argument("--augment_conf", action=NestedDictAction, default={}, help="training augmentation (data/preprocess.py)")

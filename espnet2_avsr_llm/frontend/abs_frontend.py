@@ -20,10 +20,12 @@ class AbsFrontend(Pretrained, ABC):
     Attributes:
         inputs: names of the batch entries it reads (``speech``, ``video``).
         streams: feature width ``F`` of each stream it yields (``audio``, ``video``, ``audiovisual``).
+        max_inputs: longest input in samples (speech) or frames (video); None for no limit.
     """
 
     inputs: tuple[str, ...]
     streams: dict[str, int]
+    max_inputs: int | None = None
 
     @abstractmethod
     def forward(self, **inputs: Lengthed) -> dict[str, Lengthed]:

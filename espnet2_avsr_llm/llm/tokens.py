@@ -41,6 +41,10 @@ class Tokens:
         """Text of ids, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
+    def pieces(self, ids: list[int]) -> list[str]:
+        """Vocabulary entries of ids; ``<id>`` where the LLM has more rows than the tokenizer has entries."""
+        return [piece if piece is not None else f"<{i}>" for i, piece in zip(ids, self.tokenizer.convert_ids_to_tokens(ids))]
+
     def delimiter_ids(self, stream: str) -> tuple[int, int]:
         """Ids of a stream's opening and closing token."""
         start, end = self.tokenizer.convert_tokens_to_ids(list(DELIMITERS[stream]))

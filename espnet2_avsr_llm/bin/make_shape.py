@@ -1,0 +1,76 @@
+"""Write the length file of a data directory: LLM tokens and encoder frames of each utterance (stage 10)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+STREAM_FILES = {"audio": "utt2num_samples", "video": "utt2num_frames"}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="training configuration: rates and LLM decide the tokens")
+    parser.add_argument("--data_dir", required=True, help="dumped data directory with text, utt2num_samples and utt2num_frames")
+    parser.add_argument("--out", required=True, help="file to write: 'utterance tokens,frames' per line")
+    parser.add_argument("--llm_conf", action="append", default=[], metavar="KEY=VALUE", help="as in training")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Count the tokens of every utterance over all passes of the plan."""
+    args = get_parser().parse_args(argv)
+    from espnet2_avsr_llm.config import load_config, override
+    from espnet2_avsr_llm.data.atomic import write_text
+
+    config = override(load_config(args.config), "llm_conf", args.llm_conf)
+    lengths = token_lengths(config, Path(args.data_dir))
+    write_text(args.out, "".join(f"{utt} {tokens},{frames}\n" for utt, (tokens, frames) in lengths.items()))
+
+
+def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:
+    """LLM tokens over all passes, and 25-fps frames, of each utterance."""
+    from espnet2_avsr_llm.build import PARTS
+    from espnet2_avsr_llm.lengths import count_tokens
+    from espnet2_avsr_llm.llm.tokens import load_tokens
+    from espnet2_avsr_llm.registry import construct
+
+    llm = config["llm_conf"]
+    tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
+    plan = construct(PARTS["plan"], config["plan"], config["plan_conf"])
+    prompts = {task: len(tokens.prompt_ids(task)) for task in {p.task for p in plan.all_passes()}}
+    bos = int(tokens.bos_id is not None)
+    inputs = {stream: (name, _read_ints(data_dir / name)) for stream, name in STREAM_FILES.items() if stream in plan.rates()}
+    frames_of = {stream: _frame_counter(config, stream) for stream in inputs}
+    lengths = {}
+    for line in (data_dir / "text").read_text(encoding="utf-8").splitlines():
+        utt, _, text = line.partition(" ")
+        frames = {stream: frames_of[stream](counts[utt]) for stream, (_, counts) in inputs.items()}
+        length = len(tokens.encode(text))
+        total = sum(count_tokens(p, frames, prompts[p.task], bos).total(length) for p in plan.passes())
+        lengths[utt] = total, max(_video_frames(stream, counts[utt]) for stream, (_, counts) in inputs.items())
+    return lengths
+
+
+def _frame_counter(config: dict, stream: str):
+    from espnet2_avsr_llm.build import PARTS
+
+    part = f"{stream}_frontend"
+    return PARTS[part][config[part]].num_frames
+
+
+def _video_frames(stream: str, count: int) -> int:
+    """Length as 25-fps frames, whatever the stream."""
+    from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME
+
+    return count if stream == "video" else -(-count // SAMPLES_PER_FRAME)
+
+
+def _read_ints(path: Path) -> dict[str, int]:
+    pairs = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return {utt: int(value) for utt, value in pairs}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Collect the scores of experiments: RESULTS.md in each, and one table over all."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("exps", type=Path, nargs="+", help="experiment folders, scored by `avsr-llm score`")
+    parser.add_argument("--output", type=Path, help="write one file for all experiments here, instead of one in each")
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Write RESULTS.md and print the table."""
+    args = get_parser().parse_args(argv)
+    from espnet2_avsr_llm.data.atomic import write_text
+    from espnet2_avsr_llm.scoring.report import error_table, results_markdown
+
+    if args.output:
+        write_text(args.output, results_markdown(args.exps))
+    else:
+        for exp in args.exps:
+            write_text(exp / "RESULTS.md", results_markdown([exp]))
+    sys.stdout.write(error_table(args.exps) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Score decoded text: word and character error rates, per-utterance alignments, 95 % intervals."""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Optional, Sequence
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--ref", type=Path, required=True, help="reference transcripts, a Kaldi text file")
+    parser.add_argument(
+        "--decode_dir",
+        type=Path,
+        required=True,
+        help="every file named text in or below this folder is scored into score_wer/ and score_cer/ beside it",
+    )
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Score every condition below a folder."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    from espnet2_avsr_llm.bin.datadir import read_table
+    from espnet2_avsr_llm.scoring.files import score_condition
+
+    if not (hyps := sorted(args.decode_dir.glob("**/text"))):
+        raise SystemExit(f"No file named text in or below {args.decode_dir}: run the decoding (stage 12) first.")
+    refs = read_table(args.ref)
+    for hyp in hyps:
+        rates = score_condition(refs, read_table(hyp), hyp.parent)
+        wer = rates["wer"]
+        logging.info("%s: WER %.2f %% (95 %%: %.2f to %.2f)", hyp.parent, wer.percent, *wer.interval)
+        if wer.empty_references:
+            logging.warning("%s: %d references are empty; their words count as inserted", args.ref, wer.empty_references)
+
+
+if __name__ == "__main__":
+    main()

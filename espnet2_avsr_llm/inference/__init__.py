@@ -1,0 +1,1 @@
+"""Decoding: from inputs to n-best text."""

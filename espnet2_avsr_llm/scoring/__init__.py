@@ -1,0 +1,1 @@
+"""Word and character error rates with sclite's alignment, their intervals, and the files that report them."""
