@@ -1,0 +1,261 @@
+"""Media files of every kind that `bad_inputs.md` names, made here."""
+
+import os
+import pickle
+import time
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from espnet2_avsr_llm.data.media import MediaError, NoStreamError, read_audio, read_roi, read_video, write_roi
+
+
+def tone(rate, seconds=1.0, frequency=440.0, level=0.5):
+    return (level * np.sin(2 * np.pi * frequency * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+def make_file(path, rate=Fraction(25), n=25, times=None, codec="libx264", wave=None, audio_late=0.0, **options):
+    """A file whose frame i is grey level 4 i + 20 (top half black), with sound `wave` (channels, T) at 16 kHz if given."""
+    with av.open(str(path), "w", options=options) as out:
+        if n:
+            video = out.add_stream(codec, rate=rate)
+            video.width, video.height, video.pix_fmt, video.gop_size, video.bit_rate = 64, 48, "yuv420p", 10, 4_000_000
+            video.codec_context.time_base = Fraction(1, 90000) if times else 1 / Fraction(rate)
+        if wave is not None:
+            audio = out.add_stream("aac" if codec == "libx264" else "mp2", rate=16000, layout="stereo" if len(wave) == 2 else "mono")
+        for i in range(n):
+            picture = np.full((48, 64, 3), min(4 * i + 20, 255), np.uint8)
+            picture[:24] = 0
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = round(times[i] * 90000), Fraction(1, 90000)
+            out.mux(video.encode(frame))
+        if n:
+            out.mux(video.encode())
+        if wave is not None:
+            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout=audio.layout.name)
+            frame.sample_rate, frame.pts, frame.time_base = 16000, round(audio_late * 16000), Fraction(1, 16000)
+            out.mux(audio.encode(frame))
+            out.mux(audio.encode())
+    return path
+
+
+def indices(video):
+    """Which of `make_file`'s frames these are."""
+    return np.rint((video[:, -8, 32].mean(-1) - 20) / 4).astype(int)
+
+
+def test_every_frame_at_25_fps(tmp_path):
+    video = read_video(make_file(tmp_path / "a.mp4", n=40))
+    assert video.shape == (40, 48, 64, 3) and video.dtype == np.uint8
+    assert (indices(video) == np.arange(40)).all()
+
+
+@pytest.mark.parametrize("rate", ["24000/1001", "30000/1001", "50", "60", "15"])
+def test_other_rates_give_the_nearest_frames(tmp_path, rate):
+    rate = Fraction(rate)
+    found = indices(read_video(make_file(tmp_path / "a.mp4", rate=rate, n=50)))
+    assert len(found) == round(50 / rate * 25)
+    distance = np.abs(found / float(rate) - np.arange(len(found)) / 25)
+    assert distance.max() <= 0.5 / float(rate) + 1e-3
+
+
+def test_variable_rate_is_taken_by_time(tmp_path):
+    times = [0, 0.04, 0.08, 0.20, 0.24]  # two frames are missing
+    found = indices(read_video(make_file(tmp_path / "a.mkv", n=5, times=times)))
+    assert list(found[:7]) in ([0, 1, 2, 2, 3, 3, 4], [0, 1, 2, 2, 2, 3, 4])
+
+
+@pytest.mark.parametrize("name, codec", [("a.mkv", "libx264"), ("a.mov", "libx264"), ("a.avi", "mpeg4"), ("a.mpg", "mpeg1video")])
+def test_containers_and_codecs(tmp_path, name, codec):
+    wave = tone(16000, 1.2)[None]
+    path = make_file(tmp_path / name, n=30, codec=codec, wave=wave)
+    assert (indices(read_video(path)) == np.arange(30)).all()
+    assert abs(len(read_audio(path)) - 19200) <= 1152 + 1024
+
+
+def test_rotation_metadata_is_applied(tmp_path):
+    path = make_file(tmp_path / "a.mp4")
+    content = bytearray(path.read_bytes())
+    at = content.find(b"tkhd") + 4 + 40  # the matrix of the track header
+    fixed = lambda *values: b"".join(v.to_bytes(4, "big", signed=True) for v in values)  # noqa: E731
+    one = 1 << 16
+    content[at : at + 36] = fixed(0, one, 0, -one, 0, 0, 0, 0, 1 << 30)  # shown turned by 90 degrees clockwise
+    path.write_bytes(content)
+    video = read_video(path)
+    assert video.shape == (25, 64, 48, 3)
+    assert video[10, :, :16].mean() > 50 and video[10, :, 32:].mean() < 5  # black top is now the right side
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_rates_and_sample_formats(tmp_path, rate, subtype):
+    soundfile.write(tmp_path / "a.wav", tone(rate), rate, subtype=subtype)
+    wave = read_audio(tmp_path / "a.wav")
+    assert wave.dtype == np.float32 and abs(len(wave) - 16000) <= 1
+    inner = slice(1000, 15000)
+    assert np.abs(wave[inner] - tone(16000)[inner]).max() < 0.01
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_channels_are_averaged(tmp_path, channels):
+    waves = np.stack([tone(16000, level=0.1 * (c + 1)) for c in range(channels)], 1)
+    soundfile.write(tmp_path / "a.flac", waves, 16000, subtype="PCM_24")
+    assert np.abs(read_audio(tmp_path / "a.flac") - waves.mean(1)).max() < 1e-5
+
+
+def test_stereo_in_a_container_is_averaged(tmp_path):
+    wave = np.stack([tone(16000, level=0.6), np.zeros(16000, np.float32)])
+    found = read_audio(make_file(tmp_path / "a.mp4", wave=wave))[2000:14000]
+    assert np.sqrt(2 * np.mean(found**2)) == pytest.approx(0.3, rel=0.03)
+
+
+def test_loud_sound_is_not_clipped(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(48000, level=3.0), 48000, subtype="FLOAT")
+    assert np.abs(read_audio(tmp_path / "a.wav")).max() == pytest.approx(3.0, rel=0.01)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.4])
+def test_sound_is_aligned_with_the_video(tmp_path, late):
+    click = np.zeros((1, 16000), np.float32)
+    click[0, 8000:8080] = 0.9
+    found = read_audio(make_file(tmp_path / "a.mp4", n=50, wave=click, audio_late=late))
+    assert abs(int(np.abs(found).argmax()) - (8040 + late * 16000)) < 100
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_unusable_samples_are_refused(tmp_path, value):
+    wave = tone(16000)
+    wave[100] = value
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    with pytest.raises(MediaError, match="a.wav.*NaN or infinite"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_sound_without_samples_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), 16000)
+    with pytest.raises(MediaError, match="no samples"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_missing_streams_are_named(tmp_path):
+    silent = make_file(tmp_path / "silent.mp4")
+    with pytest.raises(NoStreamError, match="no audio .streams: video"):
+        read_audio(silent)
+    sound = make_file(tmp_path / "sound.m4a", n=0, wave=tone(16000)[None])
+    assert len(read_audio(sound)) >= 16000
+    with pytest.raises(NoStreamError, match="no video .streams: audio"):
+        read_video(sound)
+
+
+PLAYLIST = b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+CONCAT = b"ffconcat version 1.0\nfile good.mp4\n"
+NO_MEDIA = {"empty": b"", "text": b"plain text\n" * 50, "playlist": PLAYLIST, "concat": CONCAT, "zeros": b"\0" * 5000}
+
+
+@pytest.mark.parametrize("content", NO_MEDIA.values(), ids=NO_MEDIA.keys())
+@pytest.mark.parametrize("name", ["a.mp4", "a.wav"])
+def test_what_is_no_media_is_refused_quickly(tmp_path, content, name):
+    make_file(tmp_path / "good.mp4")
+    (tmp_path / name).write_bytes(content)
+    start = time.monotonic()
+    for read in (read_audio, read_video):
+        with pytest.raises(MediaError, match=name):
+            read(tmp_path / name)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}], ids=["index last", "index first"])
+def test_truncated_video_is_refused_quickly(tmp_path, part, options):
+    path = make_file(tmp_path / "a.mp4", n=60, **options)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    start = time.monotonic()
+    with pytest.raises(MediaError, match="a.mp4"):
+        read_video(path)
+    assert time.monotonic() - start < 5
+
+
+def test_truncated_sound_is_refused(tmp_path):
+    path = make_file(tmp_path / "a.mp4", n=0, wave=tone(16000, 4.0)[None], movflags="faststart")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(MediaError, match="truncated"):
+        read_audio(path)
+
+
+def test_damaged_video_is_refused(tmp_path):
+    path = make_file(tmp_path / "a.mp4", n=60)
+    content = bytearray(path.read_bytes())
+    start = content.find(b"mdat") + 1000
+    content[start : start + 300] = bytes(byte ^ 0xFF for byte in content[start : start + 300])
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match="a.mp4"):
+        read_video(path)
+
+
+def test_a_pipe_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    for path in (tmp_path / "a.mp4", tmp_path, tmp_path / "none.mp4"):
+        with pytest.raises(MediaError, match="no such file"):
+            read_video(path)
+
+
+@pytest.mark.parametrize("name", ["-a b.mp4", "concat:a|b.mp4", "$(touch x);'\".mp4", "é\n漢.mp4", "http:%d{}.mp4"])
+def test_odd_names_work(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.rename(make_file(tmp_path / "a.mp4", n=3), tmp_path / name)
+    assert len(read_video(name)) == 3
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_error_survives_a_process_border():
+    error = pickle.loads(pickle.dumps(NoStreamError("x.mp4", "this", "that", "do so")))
+    assert isinstance(error, NoStreamError) and str(error) == "x.mp4: found this; expected that; do so" and error.path == "x.mp4"
+
+
+def roi_frames(n=30):
+    y, x = np.mgrid[:96, :96]
+    return np.stack([(120 + 60 * np.sin((x + 2 * t) / 15) + 40 * np.cos(y / 9)).clip(0, 255) for t in range(n)]).astype(np.uint8)
+
+
+def test_roi_round_trip_keeps_the_range(tmp_path):
+    frames = roi_frames()
+    frames[:, :20, :20], frames[:, -20:, -20:] = 0, 255
+    write_roi(tmp_path / "a.mp4", frames)
+    found = read_roi(tmp_path / "a.mp4")
+    assert found.shape == frames.shape and found.dtype == np.uint8
+    assert np.abs(found.astype(int) - frames).mean() < 2
+    assert found[:, 5:15, 5:15].max() <= 4 and found[:, -15:-5, -15:-5].min() >= 251
+
+
+def test_roi_files_are_reproducible_and_whole(tmp_path):
+    for name in "abc":
+        write_roi(tmp_path / name, roi_frames())
+    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_roi(tmp_path / "a.mp4", roi_frames(3))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("frames", [np.zeros((0, 96, 96), np.uint8), np.zeros((2, 88, 88), np.uint8), np.zeros((2, 96, 96), np.float32)])
+def test_only_crops_are_written(tmp_path, frames):
+    with pytest.raises(ValueError, match=r"uint8 \(T, 96, 96\)"):
+        write_roi(tmp_path / "a.mp4", frames)
+
+
+def test_only_crops_are_read(tmp_path):
+    with pytest.raises(MediaError, match="64x48.*96x96"):
+        read_roi(make_file(tmp_path / "a.mp4"))

@@ -1,0 +1,104 @@
+"""Whisper frontend: lengths, log-mel parity with the hub's extractor, batch invariance, frozen behaviour, folders it reads."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from espnet2_avsr_llm.frontend.whisper import LogMel, WhisperFrontend
+from espnet2_avsr_llm.hub.resolve import SourceError
+
+
+@pytest.fixture(scope="module")
+def frontend():
+    return WhisperFrontend(init="random", arch="tiny-whisper")
+
+
+def _batch(*lengths):
+    rng = torch.Generator().manual_seed(1)
+    rows = [torch.randn(n, generator=rng) for n in lengths]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor(lengths)
+
+
+def test_log_mel_equals_the_hub_extractor():
+    from transformers import WhisperFeatureExtractor
+
+    wave = np.random.default_rng(0).standard_normal(31234).astype(np.float32) * np.linspace(0, 1, 31234, dtype=np.float32)
+    expected = WhisperFeatureExtractor(chunk_length=4)(wave, sampling_rate=16000, return_tensors="pt").input_features
+    found = LogMel(80)(torch.nn.functional.pad(torch.from_numpy(wave), (0, 64000 - 31234))[None])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [0, 319, 320, 639, 33920, 480000])
+def test_num_frames_is_what_forward_gives(frontend, samples):
+    features, lengths = frontend(speech=(torch.zeros(1, samples), torch.tensor([samples])))["audio"]
+    assert lengths.tolist() == [frontend.num_frames(samples)] == [samples // 320]
+    assert features.shape == (1, samples // 320, 32)
+
+
+def test_alone_equals_in_batch_whatever_the_padding_holds(frontend):
+    wave, lengths = _batch(16000, 0, 9000, 200)
+    dirty = torch.where(torch.arange(wave.size(1)) < lengths[:, None], wave, torch.tensor(7.0))
+    features, frames = frontend(speech=(dirty, lengths))["audio"]
+    assert features.shape == (4, 50, 32) and frames.tolist() == [50, 0, 28, 0]
+    for row, (n, t) in enumerate(zip(lengths.tolist(), frames.tolist(), strict=True)):
+        alone, _ = frontend(speech=(wave[row : row + 1, :n], torch.tensor([n])))["audio"]
+        torch.testing.assert_close(features[row, :t], alone[0], atol=1e-4, rtol=0)
+        assert not features[row, t:].any()
+    assert features[0].abs().max() > 0.1
+
+
+def test_empty_rows_cost_no_encoder_run(frontend, monkeypatch):
+    monkeypatch.setattr(frontend, "_encode", lambda *_: pytest.fail("the encoder ran"))
+    assert frontend(speech=(torch.zeros(2, 0), torch.tensor([0, 0])))["audio"][0].shape == (2, 0, 32)
+
+
+def test_longer_than_the_window_is_refused_and_named(frontend):
+    with pytest.raises(ValueError, match=r"30\.06 s \(row 1\).*30-s window"):
+        frontend(speech=(torch.zeros(2, 481000), torch.tensor([100, 481000])))
+
+
+def test_frozen_stays_in_eval_mode_without_gradients(frontend):
+    frontend.train()
+    assert not any(m.training for m in frontend.modules())
+    wave, lengths = _batch(3200)
+    assert not frontend(speech=(wave.requires_grad_(), lengths))["audio"][0].requires_grad
+    assert all(frontend.is_external(name) for name in frontend.state_dict())
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_reads_a_full_model_or_an_encoder_alone(tmp_path, frontend, full, caplog):
+    from transformers import WhisperConfig, WhisperModel
+
+    model = WhisperModel(WhisperConfig(**frontend.encoder.config.to_dict() | {"decoder_layers": 1}))
+    (model if full else model.encoder).save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        loaded = WhisperFrontend(str(tmp_path))
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(loaded.encoder.state_dict()[name], tensor), name
+    assert loaded.provenance["source"] == str(tmp_path)
+
+
+def test_folder_of_another_model_is_refused(tmp_path):
+    from transformers import LlamaConfig
+
+    LlamaConfig().save_pretrained(tmp_path)
+    with pytest.raises(SourceError, match="'llama'.*expected 'whisper'"):
+        WhisperFrontend(str(tmp_path))
+
+
+def test_random_weights_are_rebuilt_from_their_name_and_disturb_no_other_draw(frontend):
+    torch.manual_seed(5)
+    again = WhisperFrontend(init="random", arch="tiny-whisper")
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+    assert again.provenance == frontend.provenance
+
+
+@pytest.mark.parametrize("arch, millions", [("tiny.en", 8.21), ("base.en", 20.59), ("small.en", 88.15), ("medium.en", 307.2)])
+def test_public_sizes_build_on_meta(arch, millions):
+    with torch.device("meta"):
+        frontend = WhisperFrontend(init="random", arch=f"whisper-{arch}")
+    assert sum(p.numel() for p in frontend.parameters()) / 1e6 == pytest.approx(millions, rel=2e-3)
