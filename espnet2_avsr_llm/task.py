@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import os
 
 import torch
 
@@ -40,6 +41,12 @@ class AVSRLLMTask(AbsTask):
     num_optimizers = 1
     trainer = AVSRLLMTrainer
     class_choices_list = [ClassChoices(name, dict(family), optional=name in OPTIONAL) for name, family in PARTS.items()]
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """As of ESPnet, whose ``--init_param`` would unpickle its file without restriction."""
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        super().main_worker(args)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -41,9 +41,9 @@ class AVSRLLMTrainer(Trainer):
         reporter = Reporter()
         scaler = torch.amp.GradScaler("cuda") if options.use_amp else None
         parts = dict(model=model, reporter=reporter, optimizers=optimizers, schedulers=schedulers, scaler=scaler)
-        _set_totals(schedulers, train_iter_factory, options)
         if options.resume and (output_dir / RESUME_FILE).exists():
             cls.resume(output_dir / RESUME_FILE, **parts)
+        _set_totals(schedulers, train_iter_factory, options)  # after resuming: max_epoch may have been raised
         main = not distributed_option.distributed or distributed_option.dist_rank == 0
         writers = _tensorboard(output_dir) if options.use_tensorboard and main else (None, None)
         step_args = dict(model=_distributed(model, options, distributed_option), options=options, distributed_option=distributed_option)

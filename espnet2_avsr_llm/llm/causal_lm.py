@@ -45,6 +45,8 @@ class CausalLM(Pretrained):
         attn_implementation: str = "sdpa",
         gradient_checkpointing: bool = False,
     ):
+        from transformers import GenerationConfig
+
         super().__init__()
         self.tokens: Tokens = load_tokens(source, revision, init, arch)
         number = torch_dtype(dtype)
@@ -57,6 +59,8 @@ class CausalLM(Pretrained):
             load=lambda folder, _: _pretrained(folder, number, attn_implementation),
             random=lambda facts: _random(facts, number, attn_implementation),
         )
+        # The source's own defaults (sampling, penalties, lengths) would fill what a search leaves open.
+        self.model.generation_config = GenerationConfig()
         self.adopt("model", self.model, origin, revision)
         self._add_rows()
         self._context: Callable[[], AbstractContextManager] = nullcontext

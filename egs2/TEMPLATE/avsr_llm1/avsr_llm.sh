@@ -1,0 +1,309 @@
+#!/usr/bin/env bash
+# All stages of a recipe; run.sh calls it with the recipe's options. Stage numbers are those of ESPnet's asr.sh.
+set -euo pipefail
+
+log() {
+    local fname=${BASH_SOURCE[1]##*/}
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${fname}:${BASH_LINENO[0]}:${FUNCNAME[1]}) $*"
+}
+
+# General
+stage=0              # first stage
+stop_stage=10000     # last stage
+skip_stages=         # stages to leave out, e.g. "4 5"
+skip_data_prep=false # leave out 1-5
+skip_train=false     # leave out 4 and 6-11
+skip_eval=false      # leave out 12 and 13
+skip_packing=true    # leave out 14
+skip_upload_hf=true  # leave out 15
+python=python3
+ngpu=0               # GPUs of one node; 0: CPU
+num_nodes=1          # nodes of the training
+nj=$(nproc)          # data preparation jobs
+num_threads=$(nproc) # of training and decoding on the CPU
+gpu_inference=false  # decode on a GPU
+dumpdir=dump         # prepared features
+expdir=exp           # experiments
+
+# Data
+local_data_opts=  # options for local/data.sh
+train_set=        # names of the sets; test_sets may be several
+valid_set=
+test_sets=
+min_wav_duration=0.1 # shortest and longest training utterance in seconds
+max_wav_duration=24
+noise_snrs=       # babble at these dB is a test condition beside clean, e.g. "0 -5"
+
+# Model
+asr_configs=   # training configurations, one or several: stages 10-14 run for each
+asr_config=    # the same, by ESPnet's name
+asr_args=      # options for training, e.g. "--max_epoch 5"
+asr_tag=       # name of the experiment, for a single configuration
+asr_exp=       # its folder
+inference_config=conf/decode/greedy.yaml
+inference_args=
+inference_asr_model=valid.acc.ave.pth
+inference_tag=
+hf_repo=       # USER/NAME to upload to (stage 15)
+
+help_message="usage: $0 [--OPTION VALUE ...]   (dashes or underscores)
+
+Options and defaults:
+$(sed -n '/^# General/,/^hf_repo/p' "$0" | sed -n 's/^\([a-z_]*\)=\([^#]*[^# ]\)\{0,1\} *\(#.*\)\{0,1\}$/  --\1 \2  \3/p')"
+run_args=$*
+. utils/parse_options.sh
+if [ $# -ne 0 ]; then
+    log "Error: found '$*', expected --option value (see --help)"
+    exit 2
+fi
+if [ -z "${train_set}" ] || [ -z "${valid_set}" ] || [ -z "${test_sets}" ]; then
+    log "Error: --train_set, --valid_set and --test_sets are needed (a recipe's run.sh gives them)"
+    exit 2
+fi
+. ./path.sh
+. ./cmd.sh
+
+[ -z "${asr_config}" ] || asr_configs=${asr_config}
+# shellcheck disable=SC2086
+set -- ${asr_configs}
+for asr_config in "$@"; do
+    if [ ! -f "${asr_config}" ]; then
+        log "Error: --asr_configs names '${asr_config}', no such file in ${PWD}"
+        exit 2
+    fi
+done
+if [ $# -ne 1 ] && [ -n "${asr_tag}${asr_exp}${hf_repo}" ]; then
+    log "Error: --asr_tag, --asr_exp and --hf_repo name one model, found $# configurations: '${asr_configs}'"
+    exit 2
+fi
+[ -n "${inference_tag}" ] ||
+    inference_tag=$(basename "${inference_config}" .yaml)${inference_args:+$(sed 's/--/_/g; s/[ |=\/]//g' <<<"${inference_args}")}_asr_model_${inference_asr_model%.pth}
+
+# -- names --
+data_feats=${dumpdir}/raw
+noise_dir=${data_feats}/noise
+babble=${noise_dir}/babble_train.flac
+
+args_tag() { # options of a training as part of a name, as asr.sh forms it
+    sed 's/--/_/g; s/[ |=\/]//g' <<<"${asr_args}"
+}
+
+exp_of() { # CONFIG: its experiment folder
+    local tag
+    tag=${asr_tag:-$(basename "$1" .yaml)$(args_tag)}
+    echo "${asr_exp:-${expdir}/${tag}}"
+}
+
+stats_of() { # CONFIG: its length files
+    echo "${expdir}/stats_$(basename "$1" .yaml)$(args_tag)"
+}
+
+uses() { # CONFIG audio|video: does the model take this stream?
+    grep -Eq "^$2_frontend:" "$1" && ! grep -Eq "^$2_frontend:[[:space:]]*(none|null|nil|~)?[[:space:]]*(#.*)?$" "$1"
+}
+
+conditions_of() { # CONFIG: test conditions; noise means nothing to a model that does not hear
+    local snr
+    printf 'clean'
+    if uses "$1" audio; then
+        for snr in ${noise_snrs}; do printf ' babble_%sdB' "${snr}"; done
+    fi
+}
+
+# -- running --
+run_logged() { # LOG COMMAND...: run a command that logs to LOG, showing how far it is; on failure its last lines
+    # an exit status of ${tolerated} is no failure
+    local logfile=$1 follower status=0
+    shift
+    "${python}" utils/follow_log.py "${logfile}" $$ &
+    follower=$!
+    "$@" || status=$?
+    kill "${follower}" 2>/dev/null || true
+    wait "${follower}" 2>/dev/null || true
+    [ ! -t 1 ] || printf '\r\033[K'
+    if [ "${status}" -ne 0 ] && [ "${status}" != "${tolerated:-}" ]; then
+        tail -n 20 "${logfile}" >&2 || true
+        log "Error: exit status ${status}, see ${logfile}"
+        exit 1
+    fi
+}
+
+threads() { # on the CPU a single process may use all cores
+    if [ "$1" -eq 0 ]; then echo "${num_threads}"; else echo "${OMP_NUM_THREADS}"; fi
+}
+
+# -- stages --
+stage_0() {
+    utils/install.sh
+    . ./path.sh
+    "${python}" -m espnet2_avsr_llm.bin.roi_models
+}
+
+stage_1() {
+    # shellcheck disable=SC2086
+    local/data.sh ${local_data_opts}
+    local dset
+    for dset in "${train_set}" "${valid_set}" ${test_sets}; do
+        "${python}" -m espnet2_avsr_llm.bin.datadir validate "data/${dset}"
+    done
+}
+
+stage_3() {
+    local dset out
+    for dset in "${train_set}" "${valid_set}" ${test_sets}; do
+        out=${data_feats}/${dset}
+        # test sets are not filtered by stage 4
+        if [ "${dset}" = "${train_set}" ] || [ "${dset}" = "${valid_set}" ]; then out=${data_feats}/org/${dset}; fi
+        log "data/${dset} -> ${out}"
+        # status 3: some files cannot be used, the others are dumped
+        tolerated=3 run_logged "${out}/dump.log" ${train_cmd} --num_threads "${nj}" "${out}/dump.log" \
+            "${python}" -m espnet2_avsr_llm.bin.dump --in_dir "data/${dset}" --out_dir "${out}" --nj "${nj}"
+        if [ -s "${out}/failed.jsonl" ]; then
+            log "Warning: $(wc -l <"${out}/failed.jsonl") utterances of data/${dset} are left out, see ${out}/failed.jsonl"
+        fi
+    done
+}
+
+stage_4() {
+    local dset
+    for dset in "${train_set}" "${valid_set}"; do
+        "${python}" -m espnet2_avsr_llm.bin.datadir filter --in_dir "${data_feats}/org/${dset}" --out_dir "${data_feats}/${dset}" \
+            --min_wav_duration "${min_wav_duration}" --max_wav_duration "${max_wav_duration}"
+    done
+}
+
+stage_5() {
+    local asr_config
+    if [ -n "${noise_snrs}" ]; then
+        # shellcheck disable=SC2086
+        "${python}" -m espnet2_avsr_llm.bin.noise_list --train_dir "${data_feats}/${train_set}" \
+            --test_dir $(printf "${data_feats}/%s " ${test_sets}) --snrs ${noise_snrs} --out_dir "${noise_dir}"
+    fi
+    for asr_config in ${asr_configs}; do
+        "${python}" -m espnet2_avsr_llm.bin.check_parts --config "${asr_config}"
+    done
+}
+
+stage_10() {
+    local asr_config dset shape
+    for asr_config in ${asr_configs}; do
+        for dset in "${train_set}" "${valid_set}"; do
+            shape=$(stats_of "${asr_config}")/$([ "${dset}" = "${train_set}" ] && echo train || echo valid)/llm_shape
+            if [ "${shape}" -nt "${asr_config}" ] && [ "${shape}" -nt "${data_feats}/${dset}/text" ]; then
+                log "${shape} is up to date"
+                continue
+            fi
+            "${python}" -m espnet2_avsr_llm.bin.make_shape --config "${asr_config}" \
+                --data_dir "${data_feats}/${dset}" --out "${shape}"
+        done
+    done
+}
+
+data_options() { # CONFIG train|valid SET: one option per line
+    uses "$1" audio && printf -- '--%s_data_path_and_name_and_type\n%s,speech,sound\n' "$2" "${data_feats}/$3/wav.scp"
+    uses "$1" video && printf -- '--%s_data_path_and_name_and_type\n%s,video,video\n' "$2" "${data_feats}/$3/video.scp"
+    printf -- '--%s_data_path_and_name_and_type\n%s,text,text\n' "$2" "${data_feats}/$3/text"
+    printf -- '--%s_shape_file\n%s\n' "$2" "$(stats_of "$1")/$2/llm_shape"
+}
+
+stage_11() {
+    local asr_config exp opts
+    for asr_config in ${asr_configs}; do
+        exp=$(exp_of "${asr_config}")
+        log "ASR training started... log: '${exp}/train.log'"
+        mkdir -p "${exp}"
+        mapfile -t opts < <(data_options "${asr_config}" train "${train_set}"; data_options "${asr_config}" valid "${valid_set}")
+        # a configuration may name its own noise
+        if uses "${asr_config}" audio && [ -e "${babble}" ] && ! grep -q 'noise_file:' "${asr_config}"; then
+            opts+=(--augment_conf "noise_file=${babble}")
+        fi
+        # shellcheck disable=SC2086
+        OMP_NUM_THREADS=$(threads "${ngpu}") run_logged "${exp}/train.log" \
+            "${python}" -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${exp##*/}" --log "${exp}/train.log" \
+            --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${exp}/.dist_init_" \
+            --multiprocessing_distributed true -- \
+            "${python}" -m espnet2_avsr_llm.bin.avsr_llm_train --config "${asr_config}" "${opts[@]}" \
+            --resume true --output_dir "${exp}" ${asr_args}
+    done
+}
+
+stage_12() {
+    local asr_config exp dset out gpus=0
+    ! ${gpu_inference} || gpus=1
+    for asr_config in ${asr_configs}; do
+        exp=$(exp_of "${asr_config}")
+        for dset in ${test_sets}; do
+            out=${exp}/${inference_tag}/${dset}
+            log "Decoding started... log: '${out}/decode.log'"
+            # shellcheck disable=SC2086,SC2046
+            OMP_NUM_THREADS=$(threads "${gpus}") run_logged "${out}/decode.log" \
+                ${decode_cmd} --gpu "${gpus}" "${out}/decode.log" \
+                "${python}" -m espnet2_avsr_llm.bin.avsr_llm_inference --config "${inference_config}" --ngpu "${gpus}" \
+                --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/${inference_asr_model}" \
+                --data_dir "${data_feats}/${dset}" --noise_dir "${noise_dir}/${dset}" \
+                --conditions $(conditions_of "${asr_config}") --output_dir "${out}" ${inference_args}
+        done
+    done
+}
+
+stage_13() {
+    local asr_config exp dset exps=()
+    for asr_config in ${asr_configs}; do
+        exp=$(exp_of "${asr_config}")
+        exps+=("${exp}")
+        for dset in ${test_sets}; do
+            "${python}" -m espnet2_avsr_llm.bin.score --ref "${data_feats}/${dset}/text" --decode_dir "${exp}/${inference_tag}/${dset}"
+        done
+    done
+    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}"
+}
+
+packed_of() { # CONFIG: its archive
+    local exp
+    exp=$(exp_of "$1")
+    echo "${exp}/${exp##*/}_${inference_asr_model%.pth}.zip"
+}
+
+stage_14() {
+    local asr_config exp
+    for asr_config in ${asr_configs}; do
+        exp=$(exp_of "${asr_config}")
+        "${python}" -m espnet2_avsr_llm.bin.pack --asr_train_config "${exp}/config.yaml" \
+            --asr_model_file "${exp}/${inference_asr_model}" --option "${exp}/RESULTS.md" --outpath "$(packed_of "${asr_config}")"
+    done
+}
+
+stage_15() {
+    if [ -z "${hf_repo}" ]; then
+        log "Error: --hf_repo is empty: give USER/NAME of the repository to upload to"
+        exit 2
+    fi
+    "${python}" -m espnet2_avsr_llm.bin.upload_hf --packed_model "$(packed_of "${asr_configs}")" --hf_repo "${hf_repo}"
+}
+
+titles=(
+    [0]="environment" [1]="data preparation for data/${train_set}, data/${valid_set}, ..." [3]="dump audio and mouth regions: data -> ${data_feats}"
+    [4]="remove long, short and empty utterances" [5]="noise lists; pretrained parts" [10]="length files" [11]="training"
+    [12]="decoding" [13]="scoring" [14]="pack models" [15]="upload to the Hugging Face hub"
+)
+! ${skip_data_prep} || skip_stages+=" 1 2 3 4 5"
+! ${skip_train} || skip_stages+=" 2 4 6 7 8 9 10 11"
+! ${skip_eval} || skip_stages+=" 12 13"
+! ${skip_packing} || skip_stages+=" 14"
+! ${skip_upload_hf} || skip_stages+=" 15"
+
+log "$0 ${run_args}"
+SECONDS=0
+for number in {0..16}; do
+    if [ "${number}" -lt "${stage}" ] || [ "${number}" -gt "${stop_stage}" ]; then
+        continue
+    elif [ -z "${titles[number]:-}" ]; then
+        log "Stage ${number}: skipped (nothing to do here)"
+    elif [[ " ${skip_stages} " == *" ${number} "* ]]; then
+        log "Stage ${number}: skipped by option"
+    else
+        log "Stage ${number}: ${titles[number]}"
+        "stage_${number}"
+    fi
+done
+log "Successfully finished. [elapsed=${SECONDS}s]"

@@ -1,0 +1,139 @@
+"""LoRA: its formula, and several passes in one step with and without gradient checkpointing (design section 1)."""
+
+import math
+
+import pytest
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+PASSES = [
+    {"task": "asr", "rates": {"audio": 4}, "weight": 0.5},
+    {"task": "avsr", "rates": {"audio": 16, "video": 5}, "weight": 2.0},
+    {"task": "vsr", "rates": {"video": 2}},
+]
+
+
+@pytest.fixture(params=[False, True], ids=["kept", "checkpointed"])
+def checkpointing(request):
+    return request.param
+
+
+def multi_pass(make_model, sets, checkpointing, passes=PASSES):
+    return make_model(
+        compression="avg_pool", passes=passes, adapter_conf={"sets": list(sets)}, llm_conf={"gradient_checkpointing": checkpointing}
+    )
+
+
+def gradients(model, batch, passes):
+    """Gradients of one step over ``passes``."""
+    model.zero_grad()
+    model.plan._passes = passes
+    model(**batch)[0].backward()
+    return {n: p.grad.clone() if p.grad is not None else torch.zeros_like(p) for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("sets", [("shared",), ("task",), ("scale",), ("shared", "task", "scale")], ids="+".join)
+def test_a_step_of_several_passes_is_the_sum_of_single_steps(make_model, make_batch, sets, checkpointing):
+    model = multi_pass(make_model, sets, checkpointing)
+    batch = make_batch((16000, 25, 5), (8000, 13, 2))
+    passes = model.plan.all_passes()
+    together = gradients(model, batch, passes)
+    single = [gradients(model, batch, [p]) for p in passes]
+    for name, gradient in together.items():
+        torch.testing.assert_close(gradient, sum(s[name] for s in single), atol=1e-6, rtol=1e-5)
+        assert gradient.abs().max() > 1e-4, f"{name} gets no gradient"
+    # each single pass reaches its own sets and no other
+    for p, s in zip(passes, single):
+        reached = {n.split(".")[-2] for n, g in s.items() if "lora_" in n and g.abs().max() > 0}
+        assert reached == set(model.adapter.names(p))
+
+
+def test_checkpointing_recomputes_and_changes_no_gradient(make_model, make_batch):
+    sets, batch = ("shared", "task", "scale"), make_batch((16000, 25, 5), (8000, 13, 2))
+    found, calls = {}, {}
+    for checkpointing in (False, True):
+        model = multi_pass(make_model, sets, checkpointing)
+        count = []
+        model.llm.model.model.layers[0].self_attn.q_proj.register_forward_hook(lambda *_, count=count: count.append(1))
+        found[checkpointing] = gradients(model, batch, model.plan.all_passes())
+        calls[checkpointing] = len(count)
+    assert calls == {False: len(PASSES), True: 2 * len(PASSES)}
+    for name, gradient in found[False].items():
+        torch.testing.assert_close(found[True][name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_the_recompute_uses_the_sets_of_its_own_pass(make_model, make_batch):
+    model = multi_pass(make_model, ("shared", "task"), True)
+    layer = model.llm.model.model.layers[0].self_attn.q_proj
+    used = []
+    layer.register_forward_hook(lambda m, *_: used.append(tuple(m.active_adapters)))
+    gradients(model, make_batch((16000, 25, 5)), model.plan.all_passes())
+    forward = [("shared", f"task_{p['task']}") for p in PASSES]
+    assert used == forward + forward[::-1]
+
+
+def test_requires_grad_is_never_touched(make_model, make_batch, monkeypatch, checkpointing):
+    model = multi_pass(make_model, ("shared", "task", "scale"), checkpointing)
+    before = {n: p.requires_grad for n, p in model.named_parameters()}
+    monkeypatch.setattr(torch.nn.Parameter, "requires_grad_", lambda *_: pytest.fail("requires_grad_ was called"), raising=False)
+    for p in model.plan.all_passes():
+        with model.use(p):
+            assert {n: q.requires_grad for n, q in model.named_parameters()} == before
+    gradients(model, make_batch((16000, 25, 5)), model.plan.all_passes())
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == before
+    assert all(value for name, value in before.items() if "lora_" in name)
+
+
+def test_the_sets_of_outside_come_back(make_model):
+    model = multi_pass(make_model, ("task",), False)
+    first, second, _ = model.plan.all_passes()
+    layers = [m for m in model.llm.model.modules() if isinstance(m, BaseTunerLayer)]
+    with model.use(first):
+        with pytest.raises(KeyError), model.use(second):
+            raise KeyError
+        assert all(layer.active_adapters == ["task_asr"] for layer in layers)
+
+
+@pytest.mark.parametrize("scale", [0.125, 2.0])
+def test_formula(make_model, scale):
+    """W x + s B A x on a layer, summed over the sets of the pass."""
+    model = make_model(
+        compression="avg_pool", passes=PASSES, adapter_conf={"sets": ["shared", "task"], "rank": 3, "scale": scale, "target_modules": ["q_proj", "v_proj"]}
+    )
+    x = torch.randn(2, 5, 16)
+    for p in model.plan.all_passes():
+        for layer in model.llm.model.model.layers:
+            for linear in (layer.self_attn.q_proj, layer.self_attn.v_proj):
+                expected = x @ linear.base_layer.weight.T
+                for name in ("shared", f"task_{p.task}"):
+                    a, b = linear.lora_A[name].weight, linear.lora_B[name].weight
+                    assert a.shape[0] == 3
+                    expected = expected + scale * x @ a.T @ b.T
+                with model.use(p):
+                    torch.testing.assert_close(linear(x), expected)
+            assert not isinstance(layer.self_attn.k_proj, BaseTunerLayer)
+
+
+def test_names_of_sets(make_model):
+    model = multi_pass(make_model, ("shared", "task", "scale"), False)
+    assert [model.adapter.names(p) for p in model.plan.all_passes()] == [
+        ["shared", "task_asr", "scale_audio4"],
+        ["shared", "task_avsr", "scale_audio16_video5"],
+        ["shared", "task_vsr", "scale_video2"],
+    ]
+
+
+@pytest.mark.parametrize("sets", [["tasks"], []])
+def test_unknown_or_no_set_is_refused(make_model, sets):
+    with pytest.raises(ValueError, match="choose from shared, task, scale"):
+        make_model(adapter_conf={"sets": sets})
+
+
+def test_starts_as_the_llm_alone(tiny_config, make_batch):
+    from espnet2_avsr_llm.build import build
+
+    torch.manual_seed(0)
+    model = build(tiny_config())
+    b = [p for n, p in model.named_parameters() if "lora_B" in n]
+    assert b and not any(p.any() for p in b)
+    assert math.isclose(next(m for m in model.llm.model.modules() if isinstance(m, BaseTunerLayer)).scaling["shared"], 1.0)

@@ -1,0 +1,100 @@
+"""Names of pretrained parts: folders, hub ids, and the errors that say what to do."""
+
+import json
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from espnet2_avsr_llm.bin import check_parts
+from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
+
+
+def test_a_folder_is_itself(tmp_path):
+    assert resolve(str(tmp_path)) == tmp_path
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "llm").mkdir()
+    assert resolve("~/llm") == tmp_path / "llm"
+
+
+@pytest.mark.parametrize("name", ["/absent/folder", "./absent", "~/absent", "absent", "a/b/c"])
+def test_a_missing_folder_never_asks_the_hub(name, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(SourceError, match="No folder .*absent|No folder .*a/b/c"):
+        resolve(name)
+
+
+def refusing(error):
+    def snapshot_download(*args, **kwargs):
+        raise error
+
+    return snapshot_download
+
+
+class Gated(GatedRepoError):
+    """Without the answer of the server that the hub's own class wants (its HTTP library changes between releases)."""
+
+    def __init__(self):
+        Exception.__init__(self, "gated")
+
+
+class Absent(RepositoryNotFoundError):
+    def __init__(self):
+        Exception.__init__(self, "absent")
+
+
+@pytest.mark.parametrize(
+    "error,message",
+    [
+        (Gated(), r"meta/llm is gated: accept its licence at https://huggingface\.co/meta/llm.*HF_TOKEN"),
+        (Absent(), "neither a folder here nor a repository on the hub"),
+        (LocalEntryNotFoundError("offline"), "not in the cache and HF_HUB_OFFLINE is set.*hf download meta/llm"),
+        (ConnectionError("no route"), "not in the cache and .*hf download meta/llm"),
+    ],
+)
+def test_refusals_say_what_to_do(monkeypatch, error, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refusing(error))
+    with pytest.raises(SourceError, match=message):
+        resolve("meta/llm")
+
+
+def test_unreachable_hub(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refusing(ConnectionError("no route")))
+    with pytest.raises(SourceError, match="the hub cannot be reached"):
+        resolve("meta/llm")
+
+
+def test_revision_reaches_the_hub(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, revision, **_: asked.append((repo, revision)) or str(tmp_path))
+    assert resolve("meta/llm", "v2") == tmp_path and asked == [("meta/llm", "v2")]
+
+
+def test_unknown_arch_names_the_nearest():
+    with pytest.raises(SourceError, match=r"Unknown arch 'llama-3\.1-8': did you mean 'llama-3\.1-8b'\?"):
+        arch("llama-3.1-8")
+
+
+def test_no_path_gets_into_the_folder_of_archs():
+    with pytest.raises(SourceError, match="Unknown arch"):
+        arch("../hub/resolve")
+
+
+def test_check_parts_ends_with_the_reason(tmp_path, tiny_config, capsys):
+    (tmp_path / "a.yaml").write_text(json.dumps(tiny_config(llm_conf={"source": str(tmp_path / "absent")})))
+    with pytest.raises(SystemExit) as error:
+        check_parts.main(["--config", str(tmp_path / "a.yaml")])
+    assert "a.yaml: No folder" in str(error.value.code) and "absent" in str(error.value.code)
+
+
+def test_check_parts_shows_sources_and_prompts(tmp_path, tiny_config, capsys, sources):
+    (tmp_path / "a.yaml").write_text(json.dumps(tiny_config()))
+    check_parts.main(["--config", str(tmp_path / "a.yaml")])
+    out = capsys.readouterr().out
+    assert all(f"{source} -> {source}" in out for source in sources.values())
+    assert "'<audio>': 259" in out and "prompt avsr: 'Transcribe speech and video to text.'" in out

@@ -1,0 +1,226 @@
+"""avsr_llm.sh with a stand-in for Python that writes down what it is asked to run: stages, options, failures."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "egs2" / "TEMPLATE" / "avsr_llm1"
+STUB = """#!/usr/bin/env bash
+# stands in for python: notes the command line; fails for the program named by FAIL
+case "$1" in
+    utils/*) exec python3 "$@" ;;
+esac
+printf '%s\\n' "${*:2}" >>calls.txt
+if [ "${FAIL:-}" = "$2" ]; then echo "reason of the failure"; exit "${STATUS:-1}"; fi
+if [ "$2" = espnet2.bin.launch ]; then echo "trained with ${OMP_NUM_THREADS} threads" >"$6"; fi
+"""
+AV, A, V = "conf/av.yaml", "conf/a.yaml", "conf/v.yaml"
+
+
+class Recipe:
+    """A recipe folder that links to the real template."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "egs2" / "toy" / "avsr_llm1"
+        (self.folder / "local").mkdir(parents=True)
+        (self.folder / "conf" / "decode").mkdir(parents=True)
+        (self.folder / "utils").mkdir()
+        for name in ("avsr_llm.sh", "path.sh", "cmd.sh", *(f"utils/{path.name}" for path in (TEMPLATE / "utils").iterdir())):
+            (self.folder / name).symlink_to(TEMPLATE / name)
+        (self.folder / "utils" / "install.sh").unlink()  # a test installs nothing
+        self.write("utils/install.sh", '#!/usr/bin/env bash\necho "utils/install.sh $*" >>calls.txt\n', 0o755)
+        self.write("stub", STUB, 0o755)
+        self.write("local/data.sh", '#!/usr/bin/env bash\necho "local/data.sh $*" >>calls.txt\n', 0o755)
+        self.write(AV, "audio_frontend: whisper\nvideo_frontend: avhubert\n")
+        self.write(A, "audio_frontend: whisper\nvideo_frontend: null  # none\n")
+        self.write(V, "video_frontend: avhubert\nvideo_frontend_conf: {}\n")
+        self.sets = ["--train_set", "tr", "--valid_set", "va", "--test_sets", "te1 te2"]
+
+    def write(self, name: str, text: str, mode: int = 0o644) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+
+    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess:
+        command = ["./avsr_llm.sh", *self.sets, "--python", "./stub", *args]
+        env = {**os.environ, "AVSR_LLM_ENV": "/absent", **env}
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=120)
+
+    @property
+    def calls(self) -> list[str]:
+        path = self.folder / "calls.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def programs(self) -> list[str]:
+        return [call.split()[0].rpartition(".")[2] for call in self.calls]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return Recipe(tmp_path)
+
+
+def stages(out: str) -> dict[int, str]:
+    """Message of each stage that spoke."""
+    return {int(m[1]): m[2] for m in re.finditer(r"Stage (\d+): (.*)", out)}
+
+
+def test_all_stages_in_order(recipe):
+    out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false")
+    assert out.returncode == 0, out.stderr
+    assert recipe.programs() == (
+        ["sh", "roi_models", "sh", *["datadir"] * 4, *["dump"] * 4, *["datadir"] * 2, "noise_list", *["check_parts"] * 2]
+        + [*["make_shape"] * 4, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
+    )
+    said = stages(out.stdout)
+    assert sorted(said) == list(range(17))
+    assert all(said[n] == "skipped (nothing to do here)" for n in (2, 6, 7, 8, 9, 16))
+    assert said[15] == "skipped by option"
+    for line in out.stdout.splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d \(avsr_llm\.sh:\d+:\w+\) |  ", line), line
+    assert re.search(r"Successfully finished\. \[elapsed=\d+s\]$", out.stdout.strip())
+
+
+def test_one_stage_of_one_configuration_with_training_options(recipe):
+    args = ["--stage", "11", "--stop-stage", "11", "--asr_configs", V, "--ngpu", "1", "--asr_args", "--max_epoch 5"]
+    assert recipe.run(*args).returncode == 0
+    (call,) = recipe.calls
+    launcher, _, training = call.partition(" -- ")
+    assert launcher.startswith("espnet2.bin.launch --cmd run.pl --name v_max_epoch5 --log exp/v_max_epoch5/train.log --ngpu 1 --num_nodes 1")
+    assert training.startswith("./stub -m espnet2_avsr_llm.bin.avsr_llm_train --config conf/v.yaml ")
+    assert training.endswith("--resume true --output_dir exp/v_max_epoch5 --max_epoch 5")
+    assert "--train_data_path_and_name_and_type dump/raw/tr/video.scp,video,video" in training
+    assert "--valid_data_path_and_name_and_type dump/raw/va/text,text,text" in training
+    assert "--train_shape_file exp/stats_v_max_epoch5/train/llm_shape" in training
+    assert ",speech," not in training
+
+
+@pytest.mark.parametrize("config, streams", [(AV, ["speech", "video"]), (A, ["speech"]), (V, ["video"])])
+def test_streams_and_noise_follow_the_configuration(recipe, config, streams):
+    recipe.write("dump/raw/noise/babble_train.flac", "")
+    args = ["--asr_config", config, "--stage", "11", "--stop_stage", "12", "--noise_snrs", "0 -5", "--test_sets", "te1"]
+    assert recipe.run(*args).returncode == 0
+    training, decoding = recipe.calls
+    assert re.findall(r"--train_data_path_and_name_and_type \S+,(speech|video),", training) == streams
+    hears = "speech" in streams
+    assert ("--augment_conf noise_file=dump/raw/noise/babble_train.flac" in training) == hears
+    name = Path(config).stem
+    assert ("--conditions clean babble_0dB babble_-5dB --output_dir" in decoding) == hears
+    assert decoding.endswith(f"--output_dir exp/{name}/greedy_asr_model_valid.acc.ave/te1")
+    assert f"--asr_train_config exp/{name}/config.yaml --asr_model_file exp/{name}/valid.acc.ave.pth" in decoding
+
+
+@pytest.mark.parametrize(
+    "option, left_out",
+    [
+        (["--skip_data_prep", "true"], {1, 3, 4, 5}),
+        (["--skip-train", "true"], {4, 10, 11}),
+        (["--skip_eval", "true"], {12, 13}),
+        (["--skip_stages", "3 12"], {3, 12}),
+    ],
+)
+def test_skip_options(recipe, option, left_out):
+    out = recipe.run("--asr_configs", A, "--stage", "1", "--skip_packing", "false", *option)
+    assert out.returncode == 0, out.stderr
+    assert {n for n, text in stages(out.stdout).items() if text == "skipped by option"} == left_out | {15}
+
+
+def test_start_in_the_middle_runs_to_the_end(recipe):
+    out = recipe.run("--asr_configs", A, "--stage", "12")
+    assert sorted(stages(out.stdout)) == [12, 13, 14, 15, 16]
+    assert recipe.programs() == ["avsr_llm_inference", "avsr_llm_inference", "score", "score", "results"]
+
+
+def test_failure_stops_and_names_the_log(recipe):
+    out = recipe.run("--asr_configs", A, "--stage", "12", FAIL="espnet2_avsr_llm.bin.avsr_llm_inference")
+    assert out.returncode == 1
+    where = "exp/a/greedy_asr_model_valid.acc.ave/te1/decode.log"
+    assert f"Error: exit status 1, see {where}" in out.stdout
+    assert f"run.pl: 1 / 1 failed, log is in {where}" in out.stderr
+    assert "reason of the failure" in out.stderr
+    assert recipe.programs() == ["avsr_llm_inference"]
+    assert "Successfully" not in out.stdout
+
+
+def test_failure_of_a_program_without_log_stops_too(recipe):
+    out = recipe.run("--asr_configs", A, "--stage", "4", FAIL="espnet2_avsr_llm.bin.datadir")
+    assert out.returncode == 1 and recipe.programs() == ["datadir"]
+
+
+def test_unusable_files_are_warned_of_and_the_run_goes_on(recipe):
+    recipe.write("dump/raw/te1/failed.jsonl", '{"utt": "a"}\n{"utt": "b"}\n')
+    args = ["--stage", "3", "--stop_stage", "4"]
+    out = recipe.run(*args, FAIL="espnet2_avsr_llm.bin.dump", STATUS="3")
+    assert out.returncode == 0 and recipe.programs() == [*["dump"] * 4, "datadir", "datadir"]
+    assert "Warning: 2 utterances of data/te1 are left out, see dump/raw/te1/failed.jsonl" in out.stdout
+    out = recipe.run(*args, FAIL="espnet2_avsr_llm.bin.dump")
+    assert out.returncode == 1 and "see dump/raw/org/tr/dump.log" in out.stdout
+
+
+def test_training_on_the_cpu_uses_all_threads(recipe):
+    args = ["--asr_configs", A, "--stage", "11", "--stop_stage", "11", "--num_threads", "3"]
+    assert recipe.run(*args).returncode == 0
+    assert (recipe.folder / "exp/a/train.log").read_text() == "trained with 3 threads\n"
+    assert recipe.run(*args, "--ngpu", "2", OMP_NUM_THREADS="1").returncode == 0
+    assert (recipe.folder / "exp/a/train.log").read_text() == "trained with 1 threads\n"
+
+
+def test_length_files_are_made_again_only_when_needed(recipe):
+    args = ["--asr_configs", A, "--stage", "10", "--stop_stage", "10"]
+    recipe.write("exp/stats_a/train/llm_shape", "")
+    recipe.write("exp/stats_a/valid/llm_shape", "")
+    os.utime(recipe.folder / A, (0, 0))
+    assert recipe.run(*args).returncode == 0 and recipe.calls == []
+    os.utime(recipe.folder / "exp/stats_a/valid/llm_shape", (0, 0))
+    assert recipe.run(*args).returncode == 0
+    assert recipe.calls == ["espnet2_avsr_llm.bin.make_shape --config conf/a.yaml --data_dir dump/raw/va --out exp/stats_a/valid/llm_shape"]
+
+
+def test_local_data_options_reach_the_data_script(recipe):
+    assert recipe.run("--stage", "1", "--stop_stage", "1", "--local_data_opts", "--clips 8 --seed 1").returncode == 0
+    assert recipe.calls[0] == "local/data.sh --clips 8 --seed 1"
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--asr_configs", "conf/absent.yaml"], "no such file"),
+        (["--asr_configs", f"{A} {V}", "--asr_tag", "x"], "found 2 configurations"),
+        (["--njobs", "2"], "invalid option --njobs"),
+        (["--train_set", ""], "--train_set, --valid_set and --test_sets are needed"),
+        (["12"], "found '12', expected --option value"),
+        (["--asr_configs", A, "--stage", "15", "--skip_upload_hf", "false"], "--hf_repo is empty"),
+    ],
+)
+def test_wrong_options_are_refused(recipe, args, message):
+    out = recipe.run(*args)
+    assert out.returncode != 0 and message in out.stdout + out.stderr
+    assert recipe.calls == []
+
+
+def test_experiment_name_can_be_given(recipe):
+    assert recipe.run("--asr_config", A, "--asr_tag", "mine", "--stage", "14", "--skip_packing", "false").returncode == 0
+    assert recipe.calls[0].endswith("--outpath exp/mine/mine_valid.acc.ave.zip")
+
+
+def test_help_lists_options_with_their_meaning(recipe):
+    out = recipe.run("--help")
+    assert "--stop_stage 10000  # last stage" in out.stdout and "--hf_repo " in out.stdout
+
+
+def test_mini_recipe_passes_its_options_on(tmp_path):
+    source = ROOT / "egs2" / "mini_av" / "avsr_llm1"
+    (tmp_path / "run.sh").write_bytes((source / "run.sh").read_bytes())
+    (tmp_path / "avsr_llm.sh").write_text("#!/bin/bash\nprintf '%s\\n' \"$@\"\n")
+    for name in ("run.sh", "avsr_llm.sh"):
+        (tmp_path / name).chmod(0o755)
+    args = ["--stage", "11", "--asr_args", "--max_epoch 5"]
+    out = subprocess.run([tmp_path / "run.sh", *args], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert out[-4:] == args
+    for name in ("path.sh", "cmd.sh", "avsr_llm.sh", "utils", "conf"):
+        assert (source / name).exists(), f"{name} of the mini recipe leads nowhere"
