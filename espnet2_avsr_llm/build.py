@@ -14,7 +14,7 @@ from espnet2_avsr_llm.projector import PROJECTORS
 from espnet2_avsr_llm.registry import construct
 
 # Each part of the configuration, `PART: name` and `PART_conf: {options}`, with the registry it is chosen from.
-PARTS = {
+PARTS: dict[str, dict[str, type]] = {
     "audio_frontend": FRONTENDS,
     "video_frontend": FRONTENDS,
     "compression": COMPRESSIONS,

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any, Iterable
 
 import yaml
+
+PARTS = ("audio_frontend", "video_frontend", "compression", "projector", "llm", "adapter", "plan")
+
+
+def add_part_options(parser: argparse.ArgumentParser) -> None:
+    """Give a program ``--config``, ``--PART`` and ``--PART_conf`` with the meaning they have in training."""
+    parser.add_argument("--config", required=True, help="training configuration")
+    for part in PARTS:
+        parser.add_argument(f"--{part}", metavar="NAME", help=f"another {part}")
+        parser.add_argument(f"--{part}_conf", action="append", default=[], metavar="KEY=VALUE", help=f"option of the {part}")
+
+
+def from_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The configuration that the options of :func:`add_part_options` describe."""
+    config = load_config(args.config)
+    for part in PARTS:
+        if getattr(args, part):
+            config |= {part: getattr(args, part), f"{part}_conf": {}}
+        config = override(config, f"{part}_conf", getattr(args, f"{part}_conf"))
+    return config
 
 
 def load_config(path: Path | str) -> dict[str, Any]:

@@ -161,3 +161,59 @@ def make_batch():
         return collate([(str(i), sample(sum(n or 0 for n in size), *size)) for i, size in enumerate(sizes)])[1]
 
     return make
+
+
+DATA = {"train": 8, "valid": 3}
+WORDS = "bin blue at f two now".split()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Dumped data directories ``train`` and ``valid`` of random sound and mouths, 0.4 to 0.8 s; their parent folder."""
+    import soundfile
+
+    from espnet2_avsr_llm.data.media import write_roi
+
+    root, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
+    for name, count in DATA.items():
+        lines = {k: [] for k in ("wav.scp", "video.scp", "text", "utt2num_samples", "utt2num_frames")}
+        for i in range(count):
+            utt, frames = f"{name}{i:02d}", int(rng.integers(10, 20))
+            wav, video = root / name / "data" / f"{utt}.flac", root / name / "data" / f"{utt}.mp4"
+            wav.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(wav, rng.normal(0, 0.1, frames * 640).astype(np.float32), 16000)
+            write_roi(video, rng.integers(0, 256, (frames, 96, 96), dtype=np.uint8))
+            text = " ".join(rng.choice(WORDS, 1 + i % 2))
+            for key, value in zip(lines, (wav, video, text, frames * 640, frames)):
+                lines[key].append(f"{utt} {value}\n")
+        for key, rows in lines.items():
+            (root / name / key).write_text("".join(rows))
+    return root
+
+
+@pytest.fixture(scope="session")
+def train_command(corpus, tmp_path_factory):
+    """``train_command(out, config, options...)``: the arguments of a training run on the corpus."""
+    import yaml
+
+    from espnet2_avsr_llm.bin import make_shape
+
+    def command(out, config, *options, shapes=None, video=None):
+        folder = tmp_path_factory.mktemp("run")
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        args = ["--config", folder / "config.yaml", "--output_dir", out, "--resume", "true", "--num_workers", 0, "--ngpu", 0]
+        args += ["--use_tensorboard", "false", "--use_matplotlib", "false", "--scheduler", "warmup_cosine", "--batch_bins", 250]
+        for phase in ("train", "valid"):
+            shape = shapes or folder / phase
+            if shapes is None:
+                make_shape.main(["--config", str(folder / "config.yaml"), "--data_dir", str(corpus / phase), "--out", str(shape)])
+            args += [f"--{phase}_shape_file", shape]
+            data = {"speech": ("wav.scp", "sound"), "video": ("video.scp", "video"), "text": ("text", "text")}
+            streams = {"speech": config["audio_frontend"], "video": config["video_frontend"], "text": True}
+            for name, (file, kind) in data.items():
+                if streams[name]:
+                    source = video if name == "video" and video else corpus / (("train" if shapes else phase)) / file
+                    args += [f"--{phase}_data_path_and_name_and_type", f"{source},{name},{kind}"]
+        return [str(a) for a in [*args, *options]]
+
+    return command

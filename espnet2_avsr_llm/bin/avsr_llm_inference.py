@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     utterances = read_data_dir(Path(args.data_dir))
-    todo = [c for c in args.conditions if not complete(Path(args.output_dir) / c, utterances)]
+    todo = [c for c in args.conditions if not complete(Path(args.output_dir) / c / "text", utterances, Path(args.asr_model_file))]
     if not todo:
         logging.info(f"{args.output_dir}: all conditions are decoded")
         return
@@ -100,17 +100,18 @@ def read_data_dir(data_dir: Path) -> dict[str, dict[str, str]]:
     return dict(sorted(utterances.items()))
 
 
-def complete(folder: Path, utterances: dict) -> bool:
-    """Whether a condition's text holds every utterance (it is written last, and at once)."""
-    text = folder / "text"
-    return text.is_file() and {line.split(maxsplit=1)[0] for line in text.read_text(encoding="utf-8").splitlines()} == set(utterances)
+def complete(text: Path, utterances: dict, model_file: Path) -> bool:
+    """Whether a condition's text is newer than the model and holds every utterance (it is written last, and at once)."""
+    if not text.is_file() or text.stat().st_mtime < model_file.stat().st_mtime:
+        return False
+    return {line.split(maxsplit=1)[0] for line in text.read_text(encoding="utf-8").splitlines()} == set(utterances)
 
 
 def decode(speech2text, utterances: dict[str, dict[str, str]], condition: str, args: argparse.Namespace) -> None:
     """Decode one condition and write its files."""
     from tqdm import tqdm
 
-    load = Loader(utterances, speech2text.names, Path(args.noise_dir) / condition if condition != "clean" else None)
+    load = Loader(utterances, speech2text.names, Path(args.noise_dir) / f"{condition}.txt" if condition != "clean" else None)
     ids, results, start = list(utterances), [], time.perf_counter()
     step = 8 * args.batch_size  # utterances in hand: enough to batch those of similar length
     for i in tqdm(range(0, len(ids), step), desc=condition, unit="chunk"):

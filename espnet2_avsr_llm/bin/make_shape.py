@@ -10,22 +10,22 @@ STREAM_FILES = {"audio": "utt2num_samples", "video": "utt2num_frames"}
 
 def get_parser() -> argparse.ArgumentParser:
     """Options."""
+    from espnet2_avsr_llm.config import add_part_options
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="training configuration: rates and LLM decide the tokens")
+    add_part_options(parser)
     parser.add_argument("--data_dir", required=True, help="dumped data directory with text, utt2num_samples and utt2num_frames")
     parser.add_argument("--out", required=True, help="file to write: 'utterance tokens,frames' per line")
-    parser.add_argument("--llm_conf", action="append", default=[], metavar="KEY=VALUE", help="as in training")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Count the tokens of every utterance over all passes of the plan."""
-    args = get_parser().parse_args(argv)
-    from espnet2_avsr_llm.config import load_config, override
+    """Count the tokens of every utterance over all passes of the plan. Options of training that do not matter here are ignored."""
+    args, _ = get_parser().parse_known_args(argv)
+    from espnet2_avsr_llm.config import from_options
     from espnet2_avsr_llm.data.atomic import write_text
 
-    config = override(load_config(args.config), "llm_conf", args.llm_conf)
-    lengths = token_lengths(config, Path(args.data_dir))
+    lengths = token_lengths(from_options(args), Path(args.data_dir))
     write_text(args.out, "".join(f"{utt} {tokens},{frames}\n" for utt, (tokens, frames) in lengths.items()))
 
 

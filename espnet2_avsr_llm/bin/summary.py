@@ -9,34 +9,27 @@ import sys
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Options; besides these, ``--PART name`` and ``--PART_conf key=value`` as in training."""
+    """Options."""
+    from espnet2_avsr_llm.config import add_part_options
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="training configuration")
+    add_part_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rates", nargs="+", metavar="A,V", help="rates of each stream, one group per pass; default: the plan's")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the utterance")
     parser.add_argument("--prompt_tokens", type=int, default=7, help="tokens of the prompt; the papers count 7")
-    for part in ("audio_frontend", "video_frontend", "compression", "projector", "llm", "adapter", "plan"):
-        parser.add_argument(f"--{part}", help=argparse.SUPPRESS)
-        parser.add_argument(f"--{part}_conf", action="append", nargs="+", default=[], metavar="KEY=VALUE", help=f"option of the {part}")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Build the model on ``meta`` and print its counts."""
     args = get_parser().parse_args(argv)
-    from espnet2_avsr_llm.build import PARTS
-    from espnet2_avsr_llm.config import load_config, override
+    from espnet2_avsr_llm.config import from_options
     from espnet2_avsr_llm.summary import on_meta, summarise
 
     logging.disable(logging.WARNING)
-    config = load_config(args.config)
-    for part in PARTS:
-        if getattr(args, part):
-            config |= {part: getattr(args, part), f"{part}_conf": {}}
-        config = override(config, f"{part}_conf", [a for group in getattr(args, f"{part}_conf") for a in group])
     rates = [[int(r) for r in group.split(",")] for group in args.rates] if args.rates else None
-    summary = summarise(on_meta(config), rates, args.seconds, args.prompt_tokens)
+    summary = summarise(on_meta(from_options(args)), rates, args.seconds, args.prompt_tokens)
     sys.stdout.write(json.dumps(summary, indent=2) + "\n" if args.json else _table(summary))
 
 

@@ -39,8 +39,10 @@ def token_batches(lengths: dict[str, tuple[int, int]], max_tokens: int, max_fram
         Batches of utterance ids, longest first, each sorted from long to short.
 
     Raises:
-        ValueError: an utterance alone exceeds the budget.
+        ValueError: an utterance alone exceeds the budget, or there are fewer utterances than ``min_size``.
     """
+    if len(lengths) < min_size:
+        raise ValueError(f"{len(lengths)} utterances for {min_size} processes: use fewer processes, or more data in this set")
     batches: list[list[str]] = []
     longest = (0, 0)
     for utt in sorted(lengths, key=lambda u: (lengths[u], u), reverse=True):
@@ -57,7 +59,9 @@ def token_batches(lengths: dict[str, tuple[int, int]], max_tokens: int, max_fram
             batches.append([utt])
             longest = lengths[utt]
     if len(batches) > 1 and len(batches[-1]) < min_size:
-        batches[-2:] = [batches[-2] + batches[-1]]
+        rest = batches[-2] + batches[-1]
+        cut = len(rest) - min_size
+        batches[-2:] = [rest[:cut], rest[cut:]] if cut >= min_size else [rest]
     return batches
 
 

@@ -194,7 +194,7 @@ stage_10() {
                 continue
             fi
             "${python}" -m espnet2_avsr_llm.bin.make_shape --config "${asr_config}" \
-                --data_dir "${data_feats}/${dset}" --out "${shape}"
+                --data_dir "${data_feats}/${dset}" --out "${shape}" ${asr_args}
         done
     done
 }

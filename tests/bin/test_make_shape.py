@@ -1,0 +1,28 @@
+"""Length files equal what training lays out."""
+
+import pytest
+import yaml
+
+from espnet2_avsr_llm.bin import make_shape
+from espnet2_avsr_llm.data.batching import read_lengths
+from espnet2_avsr_llm.data.collate import collate
+from espnet2_avsr_llm.data.media import read_audio, read_roi
+from espnet2_avsr_llm.data.preprocess import Preprocessor
+
+TWO = [{"task": "asr", "rates": {"audio": 16}}, {"task": "avsr", "rates": {"audio": 4, "video": 2}}]
+
+
+@pytest.mark.parametrize("kwargs", [dict(task="asr"), dict(task="vsr"), dict(), dict(compression="avg_pool", passes=TWO)])
+def test_tokens_of_all_passes(make_model, tiny_config, corpus, tmp_path, kwargs):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(**kwargs)))
+    make_shape.main(["--config", str(tmp_path / "config.yaml"), "--data_dir", str(corpus / "train"), "--out", str(tmp_path / "out" / "shape")])
+    lengths = read_lengths(tmp_path / "out" / "shape")
+    texts = dict(line.split(maxsplit=1) for line in (corpus / "train" / "text").read_text().splitlines())
+    assert list(lengths) == list(texts)
+    model = make_model(**kwargs)
+    for utt in list(texts)[:3]:
+        data = {"speech": read_audio(corpus / "train" / "data" / f"{utt}.flac"), "video": read_roi(corpus / "train" / "data" / f"{utt}.mp4")}
+        batch = collate([(utt, Preprocessor(model.llm.tokens, None, 0)(utt, data | {"text": texts[utt]}))])[1]
+        features = model.encode(model.inputs(batch))
+        laid_out = [model.prepare(features, p, (batch["text"], batch["text_lengths"]))[0].attention_mask.sum() for p in model.plan.passes()]
+        assert lengths[utt] == (sum(laid_out), len(data["video"]))

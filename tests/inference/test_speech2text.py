@@ -1,0 +1,289 @@
+"""Decoding as users call it: single and list, arrays and files, windows, limits, n-best, passes, packed models."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from espnet2_avsr_llm import checkpoint
+from espnet2_avsr_llm.bin import avsr_llm_inference
+from espnet2_avsr_llm.data.media import read_roi, write_roi
+from espnet2_avsr_llm.inference import speech2text as module
+from espnet2_avsr_llm.inference.speech2text import Speech2Text
+from espnet2_avsr_llm.pass_plan import Pass
+
+LIMIT = dict(max_tokens_per_second=5, min_tokens=3)
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny_config, make_model, tmp_path_factory):
+    """Folder with ``config.yaml`` and ``model.pth`` of a model with three passes and random weights."""
+    passes = [{"task": "avsr", "rates": {"audio": 4, "video": 2}}, {"task": "avsr", "rates": {"audio": 16, "video": 5}}]
+    passes += [{"task": "asr", "rates": {"audio": 4}}]
+    kwargs = dict(compression="avg_pool", passes=passes, adapter_conf={"sets": ["shared", "scale"]})
+    folder = tmp_path_factory.mktemp("experiment")
+    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_config(**kwargs)))
+    checkpoint.save(make_model(**kwargs).state_dict(), folder / "model.pth")
+    return folder
+
+
+def load(experiment, **options):
+    return Speech2Text(experiment / "config.yaml", experiment / "model.pth", **{**LIMIT, **options})
+
+
+@pytest.fixture(scope="module")
+def greedy(experiment):
+    return load(experiment)
+
+
+def utterance(seed, frames, only=None):
+    rng = np.random.default_rng(seed)
+    speech = rng.standard_normal(frames * 640).astype(np.float32)
+    video = rng.integers(0, 256, (frames, 96, 96), dtype=np.uint8)
+    return (speech if only != "video" else None), (video if only != "speech" else None)
+
+
+MIXED = [utterance(0, 25), utterance(1, 50), utterance(2, 12), utterance(3, 30, "speech"), utterance(4, 20, "video")]
+
+
+def call(decoder, utterances, pass_=None):
+    speech, video = zip(*utterances)
+    return decoder(speech=list(speech), video=list(video), pass_=pass_)
+
+
+def ids(results):
+    return [r[0][2] for r in results]
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 3, "nbest": 2}], ids=["greedy", "beam"])
+def test_single_and_list_and_any_batch_size_agree(experiment, options):
+    single = load(experiment, **options)
+    alone = [single(speech=s, video=v) for s, v in MIXED]
+    for size in (1, 2, 5):
+        together = call(load(experiment, batch_size=size, **options), MIXED)
+        for a, b in zip(alone, together):
+            assert [h[:3] for h in a] == [h[:3] for h in b]
+            np.testing.assert_allclose([h[3].score for h in a], [h[3].score for h in b], atol=1e-3)
+    assert len({tuple(i) for i in ids(alone)}) == len(MIXED)
+
+
+def test_what_is_returned(greedy):
+    ((text, tokens, token_ids, hypothesis),) = greedy(*MIXED[0])
+    assert text == hypothesis.text == greedy.model.llm.tokens.decode(token_ids).strip()
+    assert tokens == greedy.model.llm.tokens.tokenizer.convert_ids_to_tokens(token_ids) and token_ids == hypothesis.token_ids
+    assert (hypothesis.task, hypothesis.rates) == ("avsr", {"audio": 4, "video": 2})
+
+
+def test_files_equal_arrays(greedy, tmp_path):
+    speech, video = utterance(5, 25)
+    soundfile.write(tmp_path / "a b.wav", speech / 10, 16000, subtype="FLOAT")
+    write_roi(tmp_path / "a b.mp4", video)
+    from_files = greedy(speech=tmp_path / "a b.wav", video=str(tmp_path / "a b.mp4"))
+    assert from_files[0][2] == greedy(speech=speech / 10, video=read_roi(tmp_path / "a b.mp4"))[0][2]
+
+
+def test_long_recordings_are_windows_whose_texts_are_joined(greedy):
+    """7 s and a 3-s encoder: three equal windows, each decoded as an utterance."""
+    speech, video = utterance(6, 175)
+    ((text, _, token_ids, hypothesis),) = greedy(speech, video)
+    parts = [greedy(speech[k * 59 * 640 : (k + 1) * 59 * 640], video[k * 59 : (k + 1) * 59])[0] for k in range(3)]
+    assert token_ids == [t for p in parts for t in p[2]]
+    assert text == " ".join(p[0] for p in parts) == hypothesis.text
+    assert hypothesis.score == pytest.approx(sum(p[3].score for p in parts), abs=1e-3)
+    mixed = call(load_batched(greedy, 4), [MIXED[0], (speech, video), MIXED[2]])
+    assert ids(mixed) == [greedy(*MIXED[0])[0][2], token_ids, greedy(*MIXED[2])[0][2]]
+
+
+def load_batched(decoder, size):
+    """The same model with another batch size."""
+    clone = object.__new__(Speech2Text)
+    clone.__dict__ = {**decoder.__dict__, "batch_size": size}
+    return clone
+
+
+def test_exactly_the_window_is_one_utterance(greedy, monkeypatch):
+    assert len(greedy._windows(dict(zip(("speech", "video"), utterance(7, 75))))) == 1
+    assert len(greedy._windows(dict(zip(("speech", "video"), utterance(7, 76))))) == 2
+
+
+def test_no_row_exceeds_its_own_limit(greedy):
+    results = call(load_batched(greedy, 5), MIXED)
+    limits = [max(3, round(frames / 25 * 5)) for frames in (25, 50, 12, 30, 20)]
+    assert all(len(i) <= n for i, n in zip(ids(results), limits))
+    assert any(len(i) == n and r[0][3].truncated for i, n, r in zip(ids(results), limits, results))
+    assert len({len(i) for i in ids(results)}) > 1  # a common limit would give equal lengths
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_nbest_is_sorted(experiment, penalty):
+    (results,) = [load(experiment, beam_size=4, nbest=4, length_penalty=penalty)(*MIXED[1])]
+    assert len(results) == 4 and len({tuple(r[2]) for r in results}) == 4
+    normalised = [r[3].score / (len(r[2]) + 1) ** penalty for r in results]
+    assert normalised == sorted(normalised, reverse=True)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_score_is_the_log_probability_of_the_text(experiment, beam_size):
+    decoder = load(experiment, beam_size=beam_size)
+    model = decoder.model
+    ((_, _, token_ids, hypothesis),) = decoder(*MIXED[0])
+    batch = {n: x for n, x in zip(("speech", "video"), MIXED[0])}
+    inputs = module.collate([("a", module.eval_inputs(**batch))])[1]
+    with torch.no_grad():
+        out = model.run_pass(model.encode(model.inputs(inputs)), model.plan.all_passes()[0], (torch.tensor([token_ids]), torch.tensor([len(token_ids)])))
+    scored = token_ids + ([] if hypothesis.truncated else [model.llm.tokens.eos_id])  # the limit's EOS is forced, at no cost
+    logp = out.logits[0].log_softmax(-1)[range(len(scored)), scored].sum().item()
+    assert hypothesis.score == pytest.approx(logp, abs=1e-3)
+
+
+def test_a_wider_beam_finds_no_worse_text(experiment):
+    scores = [load(experiment, beam_size=n, length_penalty=0.0)(*MIXED[1])[0][3].score for n in (1, 8)]
+    assert scores[1] >= scores[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 3}])
+def test_deterministic_by_default(experiment, options):
+    decoder = load(experiment, **options)
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(ids(call(decoder, MIXED[:2])))
+    assert found[0] == found[1]
+
+
+def test_sampling_is_explicit_and_repeatable_by_seed(experiment):
+    decoder = load(experiment, beam_size=3, sample=True, temperature=5.0, top_p=1.0)
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        found.append(ids(call(decoder, MIXED[:2])))
+    assert found[0] == found[1] != found[2]
+
+
+def test_passes_of_different_rates_are_grouped(greedy, monkeypatch):
+    first, second, third = greedy.model.plan.all_passes()
+    passes = [first, second, first, third, second]
+    expected = [greedy(s, v, p)[0][2] for (s, v), p in zip([MIXED[0], MIXED[1], MIXED[2], MIXED[3], MIXED[0]], passes)]
+    groups, generate = [], module.generate
+    monkeypatch.setattr(module, "generate", lambda model, features, p, *rest: groups.append(p) or generate(model, features, p, *rest))
+    results = call(load_batched(greedy, 8), [MIXED[0], MIXED[1], MIXED[2], MIXED[3], MIXED[0]], passes)
+    assert ids(results) == expected
+    assert len(groups) == 3 and all(p in groups for p in (first, second, third))
+    assert [(r[0][3].task, r[0][3].rates) for r in results] == [(p.task, p.rates) for p in passes]
+    assert expected[0] != greedy(*MIXED[0], second)[0][2]
+
+
+def test_one_pass_for_all(greedy):
+    pass_ = Pass("avsr", {"audio": 16, "video": 5})
+    assert [r[0][3].rates for r in call(greedy, MIXED[:2], pass_)] == [pass_.rates] * 2
+
+
+@pytest.mark.parametrize(
+    "speech,video,pass_,message",
+    [
+        ([None, None], [None], None, r"reads speech and video; found \{'speech': 2, 'video': 1\}"),
+        (None, None, None, "found none of them"),
+        ([np.zeros(16000)], None, [Pass("asr", {"audio": 4})] * 2, "2 passes for 1 utterances"),
+        (np.zeros(0), None, None, "no audio and no video"),
+    ],
+)
+def test_bad_calls(greedy, speech, video, pass_, message):
+    with pytest.raises(ValueError, match=message):
+        greedy(speech=speech, video=video, pass_=pass_)
+
+
+@pytest.mark.parametrize("options", [{"beam_size": 2, "nbest": 3}, {"nbest": 0}])
+def test_nbest_beyond_the_beam_is_refused(experiment, options):
+    with pytest.raises(ValueError, match="nbest is from 1 to beam_size"):
+        load(experiment, **options)
+
+
+def test_the_sources_generation_defaults_change_nothing(experiment, greedy, make_source, tmp_path):
+    folder = make_source["llama"](tmp_path / "llama")
+    (tmp_path / "llama" / "generation_config.json").write_text('{"repetition_penalty": 9.0, "min_new_tokens": 9, "do_sample": true, "top_k": 1}')
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    config["llm_conf"]["source"] = folder
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    other = Speech2Text(tmp_path / "config.yaml", experiment / "model.pth", **LIMIT)
+    assert ids(call(other, MIXED)) == ids(call(greedy, MIXED))
+
+
+def test_from_pretrained_folder_with_parts_inside(experiment, greedy, make_source, tmp_path, monkeypatch):
+    """Sources that the configuration names relative to the packed folder are found there."""
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    make_source["llama"](tmp_path / "packed" / "parts" / "llama")
+    config["llm_conf"]["source"] = "parts/llama"
+    (tmp_path / "packed" / "exp").mkdir()
+    (tmp_path / "packed" / "exp" / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "packed" / "exp" / "model.pth").write_bytes((experiment / "model.pth").read_bytes())
+    meta = {"files": {"asr_model_file": "exp/model.pth"}, "yaml_files": {"asr_train_config": "exp/config.yaml"}, "espnet": "202511"}
+    (tmp_path / "packed" / "meta.yaml").write_text(yaml.safe_dump(meta))
+    monkeypatch.chdir(tmp_path)
+    decoder = Speech2Text.from_pretrained(str(tmp_path / "packed"), **LIMIT)
+    assert decoder(*MIXED[0])[0][2] == greedy(*MIXED[0])[0][2]
+
+
+def test_model_of_one_modality_ignores_the_other(tiny_config, tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config("asr")))
+    decoder = Speech2Text(tmp_path / "config.yaml", **LIMIT)
+    assert decoder.names == ["speech"] and decoder.max_seconds == 3.0
+    speech, video = MIXED[0]
+    assert decoder(speech=speech, video=video)[0][:3] == decoder(speech=speech)[0][:3]
+
+
+def test_half_precision_of_the_pretrained_parts(experiment):
+    decoder = load(experiment, dtype="bfloat16")
+    assert decoder.model.llm.model.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in decoder.model.projector.parameters())
+    assert len(decoder(*MIXED[0])[0][2]) > 0
+
+
+def test_another_models_file_is_refused(experiment, make_model, tmp_path):
+    checkpoint.save(make_model("asr").state_dict(), tmp_path / "other.pth")
+    with pytest.raises(RuntimeError, match="trained with|another model"):
+        Speech2Text(experiment / "config.yaml", tmp_path / "other.pth")
+
+
+# ---- the program ------------------------------------------------------------------------------------------------------
+
+
+def decode(experiment, corpus, out, *options):
+    args = ["--asr_train_config", experiment / "config.yaml", "--asr_model_file", experiment / "model.pth"]
+    args += ["--data_dir", corpus / "valid", "--output_dir", out, "--batch_size", 2, "--max_tokens_per_second", 5, *options]
+    avsr_llm_inference.main([str(a) for a in args])
+    return dict(line.partition(" ")[::2] for line in (out / "clean" / "1best_recog" / "token_int").read_text().splitlines())
+
+
+def test_program_writes_what_speech2text_finds(experiment, corpus, tmp_path):
+    found = decode(experiment, corpus, tmp_path, "--beam_size", 2, "--nbest", 2)
+    decoder = Speech2Text(experiment / "config.yaml", experiment / "model.pth", beam_size=2, max_tokens_per_second=5)
+    for utt, value in found.items():
+        expected = decoder(speech=str(corpus / "valid" / "data" / f"{utt}.flac"), video=str(corpus / "valid" / "data" / f"{utt}.mp4"))
+        assert value == " ".join(map(str, expected[0][2]))
+    assert sorted(found) == ["valid00", "valid01", "valid02"]
+    assert {p.name for p in (tmp_path / "clean").iterdir()} == {"1best_recog", "2best_recog", "text", "log.json"}
+
+
+def test_complete_conditions_are_not_decoded_again(experiment, corpus, tmp_path, monkeypatch):
+    decode(experiment, corpus, tmp_path)
+    monkeypatch.setattr(avsr_llm_inference, "decode", lambda *_: pytest.fail("decoded again"))
+    decode(experiment, corpus, tmp_path)
+    (tmp_path / "clean" / "text").write_text("valid00 a\n")
+    with pytest.raises(pytest.fail.Exception):
+        decode(experiment, corpus, tmp_path)
+
+
+def test_options_from_a_file_and_unknown_ones(tmp_path, capsys):
+    (tmp_path / "good.yaml").write_text("beam_size: 7\nnbest: 2\n")
+    needed = ["--asr_train_config", "c", "--asr_model_file", "m", "--data_dir", "d", "--output_dir", "o"]
+    args = avsr_llm_inference.parse([*needed, "--config", str(tmp_path / "good.yaml"), "--nbest", "3"])
+    assert (args.beam_size, args.nbest) == (7, 3)
+    (tmp_path / "bad.yaml").write_text("beam_sise: 7\n")
+    with pytest.raises(SystemExit):
+        avsr_llm_inference.parse([*needed, "--config", str(tmp_path / "bad.yaml")])
+    assert "unknown option 'beam_sise' (did you mean 'beam_size'?)" in capsys.readouterr().err
+
+
+def test_speech2text_is_where_espnet_users_look_for_it():
+    assert avsr_llm_inference.Speech2Text is Speech2Text

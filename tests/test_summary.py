@@ -1,0 +1,90 @@
+"""Parameter, token and FLOP counts against the papers' and against the real model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from espnet2_avsr_llm.bin import summary as program
+from espnet2_avsr_llm.summary import on_meta, parameters, summarise
+
+CONF = Path(__file__).resolve().parents[1] / "conf" / "train"
+
+
+def run(capsys, *args):
+    program.main([str(a) for a in args])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task,expected", [("asr", 41_949_184), ("vsr", 48_240_640), ("avsr", 56_635_392)])
+def test_trainable_parameters_of_the_published_systems(capsys, task, expected):
+    out = json.loads(run(capsys, "--config", CONF / f"llama_avsr_{task}.yaml", "--json"))
+    counts = out["parameters"]
+    assert counts["trainable"] == expected
+    assert counts["trainable"] == sum(c["trainable"] for c in counts["by_part"].values())
+    assert counts["total"] == sum(c["total"] for c in counts["by_part"].values()) > 8e9
+    assert counts["by_part"]["llm"]["trainable"] == 0
+
+
+def test_tokens_and_flops_of_the_papers(capsys):
+    rates = ["1,1", "4,2", "4,5", "16,2", "16,5"]
+    args = ["--config", CONF / "llama_avsr_avsr.yaml", "--compression", "avg_pool", "--rates", *rates, "--seconds", 10, "--prompt_tokens", 7]
+    passes = json.loads(run(capsys, *args, "--json"))["passes"]
+    assert [(p["audio_tokens"], p["video_tokens"]) for p in passes] == [(500, 250), (125, 125), (125, 50), (31, 125), (31, 50)]
+    assert [p["paper_tflops"] for p in passes] == pytest.approx([11.40, 3.87, 2.74, 2.46, 1.33], rel=0.01)
+    # the head at one position instead of all: what this program computes is less
+    assert all(0.5 * p["paper_tflops"] < p["llm_tflops"] for p in passes) and passes[0]["llm_tflops"] < passes[0]["paper_tflops"]
+
+
+def test_overrides_as_in_training(capsys):
+    args = ["--config", CONF / "llama_avsr_asr.yaml", "--json"]
+    small = json.loads(run(capsys, *args, "--llm_conf", "arch=tiny-llama", "--adapter_conf", "rank=2", "--adapter_conf", "scale=1", "--projector_conf", "layer_norm=true"))
+    by_part = small["parameters"]["by_part"]
+    assert by_part["adapter"]["total"] == 2 * 2 * (32 + 32) + 2 * 2 * (32 + 16)
+    assert by_part["projector"]["total"] == 3 * 1024 * 2048 + 2048 + 2048 * 32 + 32 + 64
+
+
+def test_table(capsys):
+    out = run(capsys, "--config", CONF / "llama_avsr_asr.yaml", "--llm_conf", "arch=tiny-llama")
+    assert "audio_frontend" in out and "asr {'audio': 3}" in out and "(10.0 s)" in out
+
+
+def test_counts_equal_the_real_model(tiny_config, make_model, make_batch):
+    passes = [{"task": "asr", "rates": {"audio": 4}}, {"task": "vsr", "rates": {"video": 2}}]
+    model = make_model(compression="avg_pool", passes=passes, adapter_conf={"sets": ["shared", "task"]})
+    counts = parameters(model)
+    assert counts["total"] == sum(p.numel() for p in model.parameters())
+    assert counts["trainable"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert counts["by_part"]["adapter"]["active"] == counts["by_part"]["adapter"]["total"] * 2 // 3  # one task of two is asleep
+
+
+def test_on_meta_allocates_nothing_and_asks_for_no_source():
+    from espnet2_avsr_llm.config import load_config
+
+    model = on_meta(load_config(CONF / "llama_avsr_avsr.yaml"))
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert not any(p.is_floating_point() and p.device.type != "meta" for p in model.buffers() if p.numel() > 1e6)
+
+
+def test_flops_of_the_prefix_against_a_counter(make_model, make_batch):
+    """torch's own count of multiplications of one prefill, for a model whose rotary and norms are negligible."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = make_model("asr", adapter=None).eval()
+    n, seconds = len(model.llm.tokens.prompt_ids("asr")), 2.0
+    batch = make_batch((int(seconds * 16000), None, 1))
+    (pass_,) = model.plan.passes()
+    inputs, _ = model.prepare(model.encode(model.inputs(batch)), pass_)
+    model.llm.model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, 1)
+    (cost,) = summarise(model, None, seconds, n)["passes"]
+    tokens, config = inputs.inputs_embeds.shape[1], model.llm.model.config
+    full_attention = 4 * tokens**2 * config.hidden_size * config.num_hidden_layers  # eager multiplies above the diagonal too
+    assert cost["llm_tflops"] * 1e12 == pytest.approx(counter.get_total_flops() - full_attention / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("rates", [["4"], ["4,2,1"]])
+def test_wrong_number_of_rates(rates):
+    with pytest.raises(ValueError, match="one rate for each of audio, video"):
+        program.main(["--config", str(CONF / "llama_avsr_avsr.yaml"), "--rates", *rates, "--llm_conf", "arch=tiny-llama"])
