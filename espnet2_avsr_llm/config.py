@@ -15,7 +15,7 @@ def add_part_options(parser: argparse.ArgumentParser) -> None:
     """Give a program ``--config``, ``--PART`` and ``--PART_conf`` with the meaning they have in training."""
     parser.add_argument("--config", required=True, help="training configuration")
     for part in PARTS:
-        parser.add_argument(f"--{part}", metavar="NAME", help=f"another {part}")
+        parser.add_argument(f"--{part}", metavar="NAME", help=f"another {part}, or none")
         parser.add_argument(f"--{part}_conf", action="append", default=[], metavar="KEY=VALUE", help=f"option of the {part}")
 
 
@@ -23,8 +23,9 @@ def from_options(args: argparse.Namespace) -> dict[str, Any]:
     """The configuration that the options of :func:`add_part_options` describe."""
     config = load_config(args.config)
     for part in PARTS:
-        if getattr(args, part):
-            config |= {part: getattr(args, part), f"{part}_conf": {}}
+        name = getattr(args, part)
+        if name:
+            config |= {part: None if name == "none" else name, f"{part}_conf": {}}
         config = override(config, f"{part}_conf", getattr(args, f"{part}_conf"))
     return config
 

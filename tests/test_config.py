@@ -1,8 +1,12 @@
 """Configurations read outside of ESPnet's parser."""
 
+import argparse
+
 import pytest
 
-from espnet2_avsr_llm.config import load_config, override
+from espnet2_avsr_llm.build import PARTS
+from espnet2_avsr_llm.config import PARTS as NAMES
+from espnet2_avsr_llm.config import add_part_options, from_options, load_config, override
 
 
 def test_absent_and_null_options_are_empty(tmp_path):
@@ -31,3 +35,18 @@ def test_overrides():
     assert config == {"llm_conf": {"arch": "a", "deep": {"x": 1}}}
     with pytest.raises(ValueError, match="--llm_conf arch: expected KEY=VALUE"):
         override(config, "llm_conf", ["arch"])
+
+
+def test_options_of_programs(tmp_path):
+    (tmp_path / "a.yaml").write_text("llm: causal_lm\nllm_conf: {arch: a, dtype: b}\nadapter: lora\nadapter_conf: {rank: 4}\ncompression: stack\n")
+    parser = argparse.ArgumentParser()
+    add_part_options(parser)
+    options = ["--llm_conf", "arch=c", "--llm_conf", "init=random", "--adapter", "none", "--compression", "avg_pool"]
+    config = from_options(parser.parse_args(["--config", str(tmp_path / "a.yaml"), *options]))
+    assert config["llm_conf"] == {"arch": "c", "dtype": "b", "init": "random"}
+    assert (config["adapter"], config["adapter_conf"], config["compression"]) == (None, {}, "avg_pool")
+
+
+def test_names_of_parts_are_those_of_build():
+    """Listed twice, so that ``--help`` need not import the parts."""
+    assert NAMES == tuple(PARTS)

@@ -1,6 +1,7 @@
 """Parameter, token and FLOP counts against the papers' and against the real model."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ from espnet2_avsr_llm.bin import summary as program
 from espnet2_avsr_llm.summary import on_meta, parameters, summarise
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "train"
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_on():
+    """The program silences logging for its own process."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def run(capsys, *args):

@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+import torch
 
 from espnet2_avsr_llm.build import PARTS
 from espnet2_avsr_llm.compat import Trainer, scheduler_classes
@@ -48,6 +49,23 @@ def test_validation_is_not_augmented(tiny_config):
     args = argparse.Namespace(**tiny_config(), augment_conf={}, seed=0)
     assert AVSRLLMTask.build_preprocess_fn(args, train=False).augmentation is None
     assert AVSRLLMTask.build_preprocess_fn(args, train=True).augmentation is not None
+
+
+def test_ranks_share_the_utterances_of_a_batch(tmp_path, monkeypatch):
+    """Each its part: ranks that all took the whole batch would give the same loss, at twice the cost."""
+    utts = [f"u{i}" for i in range(7)]
+    (tmp_path / "shape").write_text("".join(f"{u} {20 - i},5\n" for i, u in enumerate(utts)))
+    monkeypatch.setattr(AVSRLLMTask, "build_dataset", lambda *_: None)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    options = dict(distributed=True, shape_files=[str(tmp_path / "shape")], batch_bins=80, num_iters_per_epoch=None, train=True, collate_fn=None)
+    args = argparse.Namespace(seed=0, num_workers=0, ngpu=0, batch_frames=None)
+    found = {}
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        factory = AVSRLLMTask.build_sequence_iter_factory(args, argparse.Namespace(**options), "train")
+        found[rank] = factory.sampler.generate(0)
+    assert len(found[0]) == len(found[1]) == 2 and all(found[0] + found[1])
+    assert sorted(u for rank in (0, 1) for batch in found[rank] for u in batch) == utts
 
 
 def test_frames_of_a_batch_are_capped(tiny_config, train_command, tmp_path, caplog):

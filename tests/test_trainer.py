@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -225,6 +226,14 @@ def test_a_file_that_would_execute_is_refused(tiny_config, train_command, tmp_pa
     os.environ.pop("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     with pytest.raises(Exception, match="(?i)weights.only"):
         AVSRLLMTask.main(cmd=[*train_command(out, tiny_config("asr"), "--max_epoch", 1), *options])
+    assert not (tmp_path / "executed").exists()
+
+
+def test_resume_itself_executes_nothing(make_model, tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    torch.save({"model": Canary(tmp_path / "executed")}, tmp_path / "checkpoint.pth")
+    with pytest.raises(pickle.UnpicklingError):
+        AVSRLLMTask.trainer.resume(tmp_path / "checkpoint.pth", make_model("asr"), None, [], [])
     assert not (tmp_path / "executed").exists()
 
 

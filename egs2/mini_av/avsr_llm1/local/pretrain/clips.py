@@ -53,6 +53,13 @@ class Clip:
         phones, words = (tuple(s.shifted(-start / 25) for s in segments) for segments in (self.phones, self.words))
         return replace(self, wave=wave, mouth=mouth, phones=phones, words=words)
 
+    def faster(self, factor: float) -> Clip:
+        """The sound ``factor`` times as fast and as high, as another speaker might say it; without pictures."""
+        times = np.arange(0, len(self.wave) - 1, factor)
+        wave = np.interp(times, np.arange(len(self.wave)), self.wave).astype(np.float32)
+        phones = tuple(Segment(p.name, p.start / factor, p.end / factor) for p in self.phones)
+        return Clip(self.speaker, self.text, wave, self.mouth[:0], phones, ())
+
     def word_frames(self, rate: int) -> list[slice]:
         """Frames of each word at ``rate`` Hz, cut at word starts so that they tile the clip."""
         starts = [round(word.start * rate) for word in self.words[1:]]

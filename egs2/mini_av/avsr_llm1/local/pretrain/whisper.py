@@ -18,14 +18,15 @@ from pretrain.encoder import PhoneClassifier
 SECONDS = 4
 SIZES = {
     "d_model": 128,
-    "encoder_layers": 3,
+    "encoder_layers": 4,
     "encoder_attention_heads": 4,
     "encoder_ffn_dim": 512,
     "num_mel_bins": 80,
     "max_source_positions": 50 * SECONDS,
     "decoder_layers": 0,  # only the encoder is made
 }
-SNRS = (-10, -5, 0, 5, 10, 20, None, None)
+SNRS = (-5, 0, 5, 10, 20, None, None, None)
+SPEEDS = (0.88, 1.14)
 TALKERS = (4, 8, 16, 30)  # of each babble
 BABBLE_SECONDS = 60
 
@@ -40,6 +41,9 @@ class Classifier(PhoneClassifier):
         rng = np.random.default_rng(0)
         groups = [[talkers[i].wave for i in rng.permutation(len(talkers))[:size]] for size in TALKERS]
         self.babble = np.concatenate([make_babble(group, 16000 * BABBLE_SECONDS, rng) for group in groups])
+
+    def part(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        return clip.faster(rng.uniform(*SPEEDS))
 
     def inputs(self, clip: Clip, rng: np.random.Generator | None) -> np.ndarray:
         wave = clip.wave
