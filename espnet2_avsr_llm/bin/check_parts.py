@@ -9,35 +9,47 @@ import sys
 def get_parser() -> argparse.ArgumentParser:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="training configuration")
+    parser.add_argument("--configs", required=True, nargs="+", help="training configurations")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Resolve every source; a missing or gated one ends with what to do about it."""
     args = get_parser().parse_args(argv)
+    from espnet2_avsr_llm.hub.resolve import SourceError
+
+    for config in args.configs:
+        try:
+            sys.stdout.write(f"{config}\n{report(config)}")
+        except SourceError as e:
+            sys.exit(f"{config}: {e}")
+
+
+def report(config_file: str) -> str:
+    """Where each pretrained part is, the ids of the added tokens and of the prompts.
+
+    Raises:
+        SourceError: a part is missing.
+    """
     from espnet2_avsr_llm.build import PRETRAINED
     from espnet2_avsr_llm.config import load_config
     from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
     from espnet2_avsr_llm.llm.tokens import ADDED_TOKENS, PROMPTS, load_tokens
 
-    config = load_config(args.config)
-    try:
-        for part in PRETRAINED:
-            conf = config.get(f"{part}_conf") or {}
-            if config.get(part) is None or conf.get("init") == "random":
-                continue
-            source = conf.get("source") or arch(conf.get("arch")).get("_name_or_path")
-            if not source:
-                raise SourceError(f"{part}_conf needs a source: a folder, or the hub id of the weights")
-            sys.stdout.write(f"{part}: {source} -> {resolve(source, conf.get('revision'))}\n")
-        llm = config["llm_conf"]
-        tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
-    except SourceError as e:
-        sys.exit(f"{args.config}: {e}")
-    sys.stdout.write(f"added tokens: {dict(zip(ADDED_TOKENS, tokens.added_ids))}\n")
-    for task, prompt in PROMPTS.items():
-        sys.stdout.write(f"prompt {task}: {prompt!r} = {tokens.prompt_ids(task)}\n")
+    config, lines = load_config(config_file), []
+    for part in PRETRAINED:
+        conf = config.get(f"{part}_conf") or {}
+        if config.get(part) is None or conf.get("init") == "random":
+            continue
+        source = conf.get("source") or (arch(conf["arch"]).get("_name_or_path") if conf.get("arch") else None)
+        if not source:
+            raise SourceError(f"{part}_conf needs a source: a folder, or the hub id of the weights")
+        lines.append(f"{part}: {source} -> {resolve(source, conf.get('revision'))}")
+    llm = config["llm_conf"]
+    tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
+    lines.append(f"added tokens: {dict(zip(ADDED_TOKENS, tokens.added_ids))}")
+    lines += [f"prompt {task}: {prompt!r} = {tokens.prompt_ids(task)}" for task, prompt in PROMPTS.items()]
+    return "".join(f"  {line}\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ def get_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_part_options(parser)
-    parser.add_argument("--data_dir", required=True, help="dumped data directory with text, utt2num_samples and utt2num_frames")
-    parser.add_argument("--out", required=True, help="file to write: 'utterance tokens,frames' per line")
+    parser.add_argument("--data_dirs", required=True, nargs="+", help="dumped data directories with text, utt2num_samples and utt2num_frames")
+    parser.add_argument("--outs", required=True, nargs="+", help="file to write for each: 'utterance tokens,frames' per line")
     return parser
 
 
@@ -25,8 +25,10 @@ def main(argv: list[str] | None = None) -> None:
     from espnet2_avsr_llm.config import from_options
     from espnet2_avsr_llm.data.atomic import write_text
 
-    lengths = token_lengths(from_options(args), Path(args.data_dir))
-    write_text(args.out, "".join(f"{utt} {tokens},{frames}\n" for utt, (tokens, frames) in lengths.items()))
+    config = from_options(args)
+    for data_dir, out in zip(args.data_dirs, args.outs, strict=True):
+        lengths = token_lengths(config, Path(data_dir))
+        write_text(out, "".join(f"{utt} {tokens},{frames}\n" for utt, (tokens, frames) in lengths.items()))
 
 
 def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:

@@ -179,23 +179,22 @@ stage_5() {
         "${python}" -m espnet2_avsr_llm.bin.noise_list --train_dir "${data_feats}/${train_set}" \
             --test_dir $(printf "${data_feats}/%s " ${test_sets}) --snrs ${noise_snrs} --out_dir "${noise_dir}"
     fi
-    for asr_config in ${asr_configs}; do
-        "${python}" -m espnet2_avsr_llm.bin.check_parts --config "${asr_config}"
-    done
+    # shellcheck disable=SC2086
+    "${python}" -m espnet2_avsr_llm.bin.check_parts --configs ${asr_configs}
 }
 
 stage_10() {
-    local asr_config dset shape
+    local asr_config stats
     for asr_config in ${asr_configs}; do
-        for dset in "${train_set}" "${valid_set}"; do
-            shape=$(stats_of "${asr_config}")/$([ "${dset}" = "${train_set}" ] && echo train || echo valid)/llm_shape
-            if [ "${shape}" -nt "${asr_config}" ] && [ "${shape}" -nt "${data_feats}/${dset}/text" ]; then
-                log "${shape} is up to date"
-                continue
-            fi
-            "${python}" -m espnet2_avsr_llm.bin.make_shape --config "${asr_config}" \
-                --data_dir "${data_feats}/${dset}" --out "${shape}" ${asr_args}
-        done
+        stats=$(stats_of "${asr_config}")
+        if [ "${stats}/valid/llm_shape" -nt "${asr_config}" ] && [ "${stats}/valid/llm_shape" -nt "${data_feats}/${train_set}/text" ]; then
+            log "${stats} is up to date"
+            continue
+        fi
+        # shellcheck disable=SC2086
+        "${python}" -m espnet2_avsr_llm.bin.make_shape --config "${asr_config}" \
+            --data_dirs "${data_feats}/${train_set}" "${data_feats}/${valid_set}" \
+            --outs "${stats}/train/llm_shape" "${stats}/valid/llm_shape" ${asr_args}
     done
 }
 
