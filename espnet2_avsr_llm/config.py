@@ -25,7 +25,7 @@ def from_options(args: argparse.Namespace) -> dict[str, Any]:
     for part in PARTS:
         name = getattr(args, part)
         if name:
-            config |= {part: None if name == "none" else name, f"{part}_conf": {}}
+            config[part] = None if name == "none" else name
         config = override(config, f"{part}_conf", getattr(args, f"{part}_conf"))
     return config
 

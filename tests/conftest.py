@@ -206,7 +206,7 @@ def train_command(corpus, tmp_path_factory):
         for phase in ("train", "valid"):
             shape = shapes or folder / phase
             if shapes is None:
-                make_shape.main(["--config", str(folder / "config.yaml"), "--data_dir", str(corpus / phase), "--out", str(shape)])
+                make_shape.main(["--config", str(folder / "config.yaml"), "--data_dirs", str(corpus / phase), "--outs", str(shape)])
             args += [f"--{phase}_shape_file", shape]
             data = {"speech": ("wav.scp", "sound"), "video": ("video.scp", "video"), "text": ("text", "text")}
             streams = {"speech": config["audio_frontend"], "video": config["video_frontend"], "text": True}

@@ -9,7 +9,6 @@ import torch
 
 from espnet2_avsr_llm import checkpoint
 from espnet2_avsr_llm.build import build
-from espnet2_avsr_llm.compat import Trainer  # noqa: F401  (ESPnet's classes must be importable beside ours)
 
 LORA = [
     f"llm.model.model.layers.{i}.self_attn.{m}.lora_{ab}.shared.weight" for i in (0, 1) for m in ("q_proj", "v_proj") for ab in "AB"

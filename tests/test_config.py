@@ -44,7 +44,7 @@ def test_options_of_programs(tmp_path):
     options = ["--llm_conf", "arch=c", "--llm_conf", "init=random", "--adapter", "none", "--compression", "avg_pool"]
     config = from_options(parser.parse_args(["--config", str(tmp_path / "a.yaml"), *options]))
     assert config["llm_conf"] == {"arch": "c", "dtype": "b", "init": "random"}
-    assert (config["adapter"], config["adapter_conf"], config["compression"]) == (None, {}, "avg_pool")
+    assert (config["adapter"], config["adapter_conf"], config["compression"]) == (None, {"rank": 4}, "avg_pool")
 
 
 def test_names_of_parts_are_those_of_build():

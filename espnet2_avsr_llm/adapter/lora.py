@@ -56,7 +56,6 @@ class LoRA(nn.Module):
         for name, parameter in llm.model.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()
-                parameter.requires_grad_(True)  # injecting a further set freezes the earlier ones
 
     def names(self, pass_: Pass) -> list[str]:
         """Names of the LoRA sets that are active in a pass."""

@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--conditions", nargs="+", default=["clean"], help="clean, or names of noise lists in --noise_dir")
     parser.add_argument("--noise_dir", help="folder of noise lists (stage 5)")
     parser.add_argument("--ngpu", type=int, choices=[0, 1], default=0, help="1: decode on the GPU")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--num_threads", type=int, help="CPU threads")
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--beam_size", type=int, default=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 
 
@@ -27,7 +26,6 @@ def main(argv: list[str] | None = None) -> None:
     from espnet2_avsr_llm.config import from_options
     from espnet2_avsr_llm.summary import on_meta, summarise
 
-    logging.disable(logging.WARNING)
     rates = [[int(r) for r in group.split(",")] for group in args.rates] if args.rates else None
     summary = summarise(on_meta(from_options(args)), rates, args.seconds, args.prompt_tokens)
     sys.stdout.write(json.dumps(summary, indent=2) + "\n" if args.json else _table(summary))

@@ -54,8 +54,8 @@ class Hypothesis:
     Attributes:
         text: decoded, special tokens left out.
         token_ids: without EOS.
-        score: sum of the log-probabilities of the tokens, EOS included.
-        truncated: the token limit ended it.
+        score: sum of the log-probabilities of the tokens, EOS included; n-best lists are sorted by it over length ** length_penalty.
+        truncated: it reached the token limit.
         task: task of the pass.
         rates: compression rates of the pass.
     """

@@ -15,7 +15,7 @@ TWO = [{"task": "asr", "rates": {"audio": 16}}, {"task": "avsr", "rates": {"audi
 @pytest.mark.parametrize("kwargs", [dict(task="asr"), dict(task="vsr"), dict(), dict(compression="avg_pool", passes=TWO)])
 def test_tokens_of_all_passes(make_model, tiny_config, corpus, tmp_path, kwargs):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(**kwargs)))
-    make_shape.main(["--config", str(tmp_path / "config.yaml"), "--data_dir", str(corpus / "train"), "--out", str(tmp_path / "out" / "shape")])
+    make_shape.main(["--config", str(tmp_path / "config.yaml"), "--data_dirs", str(corpus / "train"), "--outs", str(tmp_path / "out" / "shape")])
     lengths = read_lengths(tmp_path / "out" / "shape")
     texts = dict(line.split(maxsplit=1) for line in (corpus / "train" / "text").read_text().splitlines())
     assert list(lengths) == list(texts)

@@ -74,8 +74,8 @@ def test_all_stages_in_order(recipe):
     out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false")
     assert out.returncode == 0, out.stderr
     assert recipe.programs() == (
-        ["sh", "roi_models", "sh", *["datadir"] * 4, *["dump"] * 4, *["datadir"] * 2, "noise_list", *["check_parts"] * 2]
-        + [*["make_shape"] * 4, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
+        ["sh", "roi_models", "sh", *["datadir"] * 4, *["dump"] * 4, *["datadir"] * 2, "noise_list", "check_parts"]
+        + [*["make_shape"] * 2, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
     )
     said = stages(out.stdout)
     assert sorted(said) == list(range(17))
@@ -178,7 +178,10 @@ def test_length_files_are_made_again_only_when_needed(recipe):
     assert recipe.run(*args).returncode == 0 and recipe.calls == []
     os.utime(recipe.folder / "exp/stats_a/valid/llm_shape", (0, 0))
     assert recipe.run(*args).returncode == 0
-    assert recipe.calls == ["espnet2_avsr_llm.bin.make_shape --config conf/a.yaml --data_dir dump/raw/va --out exp/stats_a/valid/llm_shape"]
+    assert recipe.calls == [
+        "espnet2_avsr_llm.bin.make_shape --config conf/a.yaml --data_dirs dump/raw/tr dump/raw/va"
+        " --outs exp/stats_a/train/llm_shape exp/stats_a/valid/llm_shape"
+    ]
 
 
 def test_local_data_options_reach_the_data_script(recipe):
