@@ -13,6 +13,8 @@ def decoded(tmp_path):
         where = tmp_path / "exp" / "asr" / "greedy" / "test" / condition
         where.mkdir(parents=True)
         (where / "text").write_text(f"{line}\nu2 set red\n")
+        (where / "1best_recog").mkdir()
+        (where / "1best_recog" / "text").write_text("not scored: the same text once more\n")
     return tmp_path
 
 
@@ -26,7 +28,7 @@ def test_score_then_results(decoded, capsys):
 
 def test_results_into_one_file(decoded):
     exp = decoded / "exp" / "asr"
-    score.main(["--ref", str(decoded / "text"), "--decode_dir", str(exp)])
+    score.main(["--ref", str(decoded / "text"), "--decode_dir", str(exp / "greedy" / "test")])
     results.main([str(exp), "--output", str(decoded / "RESULTS.md")])
     assert f"## {exp}" in (decoded / "RESULTS.md").read_text()
     assert not (exp / "RESULTS.md").exists()
@@ -35,7 +37,7 @@ def test_results_into_one_file(decoded):
 def test_incomplete_decoding_is_refused(decoded):
     (decoded / "exp/asr/greedy/test/clean/text").write_text("u1 bin\n")
     with pytest.raises(ValueError, match=r"1 without a hypothesis \['u2'\]"):
-        score.main(["--ref", str(decoded / "text"), "--decode_dir", str(decoded / "exp")])
+        score.main(["--ref", str(decoded / "text"), "--decode_dir", str(decoded / "exp/asr/greedy/test")])
 
 
 def test_nothing_decoded_is_refused(decoded, tmp_path):
