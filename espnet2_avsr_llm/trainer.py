@@ -19,10 +19,25 @@ from espnet2_avsr_llm.compat import AbsEpochStepScheduler, AbsValEpochStepSchedu
 from espnet2_avsr_llm.scheduler import WarmupCosine
 
 RESUME_FILE = "checkpoint.pth"
+UNSUPPORTED = ("use_adapter", "sharded_ddp", "ddp_comm_hook", "num_att_plot")  # options of ESPnet's own trainer
 
 
 class AVSRLLMTrainer(Trainer):
     """Loop over epochs: train, validate, report, save, stop early, average."""
+
+    @classmethod
+    def build_options(cls, args):
+        """ESPnet's options.
+
+        Raises:
+            ValueError: one asks for what this trainer does not do.
+        """
+        for name in UNSUPPORTED:
+            if getattr(args, name, None):
+                raise ValueError(f"--{name} is not supported: adapters are chosen by --adapter, and many GPUs run on DDP")
+        if args.ngpu > 1 and not args.distributed:
+            raise ValueError(f"--ngpu {args.ngpu} needs --multiprocessing_distributed true")
+        return super().build_options(args)
 
     @classmethod
     def run(

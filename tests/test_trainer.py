@@ -1,5 +1,6 @@
 """Training runs on a tiny corpus: kill and resume, two ranks, files and what they refuse (contracts 4, 5, 8; espnet_base.md 2, 8)."""
 
+import argparse
 import multiprocessing
 import os
 import pickle
@@ -17,7 +18,7 @@ from espnet2_avsr_llm.data.batching import token_batches
 from espnet2_avsr_llm.espnet_model import ESPnetAVSRLLMModel
 from espnet2_avsr_llm.inference.load import load_model
 from espnet2_avsr_llm.task import AVSRLLMTask
-from espnet2_avsr_llm.trainer import _plain, _restored
+from espnet2_avsr_llm.trainer import AVSRLLMTrainer, _plain, _restored
 
 # A clean process that has the heavy imports behind it: children start at once, and no thread of this process is copied.
 SERVER = multiprocessing.get_context("forkserver")
@@ -317,3 +318,10 @@ def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_pat
     assert start["unused_parameters"] is True
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"use_adapter": True}, {"sharded_ddp": True}, {"ddp_comm_hook": "fp16_compress_hook"}, {"num_att_plot": 3}, {"ngpu": 2}])
+def test_options_that_would_be_ignored_are_refused(options):
+    args = argparse.Namespace(**({"ngpu": 0, "distributed": False} | options))
+    with pytest.raises(ValueError, match=f"--{next(iter(options))}"):
+        AVSRLLMTrainer.build_options(args)

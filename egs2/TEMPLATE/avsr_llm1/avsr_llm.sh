@@ -254,7 +254,7 @@ stage_13() {
             "${python}" -m espnet2_avsr_llm.bin.score --ref "${data_feats}/${dset}/text" --decode_dir "${exp}/${inference_tag}/${dset}"
         done
     done
-    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}"
+    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}" | tee "${expdir}/wer.txt"
 }
 
 packed_of() { # CONFIG: its archive
@@ -293,6 +293,7 @@ titles=(
 
 log "$0 ${run_args}"
 SECONDS=0
+ran=
 for number in {0..16}; do
     if [ "${number}" -lt "${stage}" ] || [ "${number}" -gt "${stop_stage}" ]; then
         continue
@@ -303,6 +304,8 @@ for number in {0..16}; do
     else
         log "Stage ${number}: ${titles[number]}"
         "stage_${number}"
+        ran+=" ${number} "
     fi
 done
+[[ "${ran}" != *" 13 "* ]] || cat "${expdir}/wer.txt"
 log "Successfully finished. [elapsed=${SECONDS}s]"

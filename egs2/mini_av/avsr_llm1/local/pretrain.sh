@@ -10,7 +10,7 @@ log() {
     echo -e "$(date '+%Y-%m-%dT%H:%M:%S') (${fname}:${BASH_LINENO[0]}:${FUNCNAME[1]}) $*"
 }
 
-clips=3000
+clips=1500
 speakers=60
 held_out=4      # speakers on which the parts are measured
 steps=          # optimiser steps of each part; empty: its own default
