@@ -207,6 +207,7 @@ data_options() { # CONFIG train|valid SET: one option per line
 
 stage_11() {
     local asr_config exp opts
+    stage_10 # other --asr_args may need other length files
     for asr_config in ${asr_configs}; do
         exp=$(exp_of "${asr_config}")
         log "ASR training started... log: '${exp}/train.log'"
