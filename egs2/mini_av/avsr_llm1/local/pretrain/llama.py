@@ -31,7 +31,7 @@ SIZES = {
     "tie_word_embeddings": True,
 }
 TASKS = {"asr": {"audio": 50}, "vsr": {"video": 25}, "avsr": {"audio": 50, "video": 25}}
-NOISE = 0.15  # standard deviation of what is added to symbols, as a share of theirs: a projector will not hit them exactly
+NOISE = 0.1  # standard deviation of what is added to symbols, as a share of theirs: a projector will not hit them exactly
 
 
 def symbol(stream: str, phone: str) -> str:

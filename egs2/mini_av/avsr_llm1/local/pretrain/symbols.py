@@ -68,5 +68,5 @@ def compress(probabilities: np.ndarray, rate: int) -> np.ndarray:
 
 def blur(symbols: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Make probabilities sharper or flatter by a random temperature: encoders are surer of the clips they were trained on."""
-    flat = symbols ** rng.uniform(0.5, 1.5)
+    flat = symbols ** rng.uniform(0.8, 1.5)
     return flat / flat.sum(-1, keepdims=True)
