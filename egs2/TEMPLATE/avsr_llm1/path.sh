@@ -12,7 +12,7 @@ export PYTHONPATH=${AVSR_LLM_ROOT}${PYTHONPATH:+:${PYTHONPATH}}
 export PYTHONIOENCODING=UTF-8
 export LC_ALL=C.UTF-8
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# threads that wait must not burn the core that another process (a data worker) needs: 5 times slower on two busy cores otherwise
+# a thread that waits must leave its core to the data workers
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 # ESPnet would switch NCCL to INFO, which floods the training log
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
