@@ -113,9 +113,9 @@ conditions_of() { # CONFIG: test conditions; noise means nothing to a model that
 # -- running --
 run_logged() { # LOG COMMAND...: run a command that logs to LOG, showing how far it is; on failure its last lines
     # an exit status of ${tolerated} is no failure
-    local logfile=$1 follower status=0
+    local logfile=$1 parent=${BASHPID} follower status=0
     shift
-    "${python}" utils/follow_log.py "${logfile}" $$ &
+    "${python}" utils/follow_log.py "${logfile}" "${parent}" &
     follower=$!
     "$@" || status=$?
     kill "${follower}" 2>/dev/null || true
@@ -205,26 +205,36 @@ data_options() { # CONFIG train|valid SET: one option per line
     printf -- '--%s_shape_file\n%s\n' "$2" "$(stats_of "$1")/$2/llm_shape"
 }
 
+train() { # CONFIG THREADS
+    local exp opts
+    exp=$(exp_of "$1")
+    log "ASR training started... log: '${exp}/train.log'"
+    mkdir -p "${exp}"
+    mapfile -t opts < <(data_options "$1" train "${train_set}"; data_options "$1" valid "${valid_set}")
+    # a configuration may name its own noise
+    if uses "$1" audio && [ -e "${babble}" ] && ! grep -q 'noise_file:' "$1"; then
+        opts+=(--augment_conf "noise_file=${babble}")
+    fi
+    # shellcheck disable=SC2086
+    OMP_NUM_THREADS=$2 run_logged "${exp}/train.log" \
+        "${python}" -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${exp##*/}" --log "${exp}/train.log" \
+        --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${exp}/.dist_init_" \
+        --multiprocessing_distributed true -- \
+        "${python}" -m espnet2_avsr_llm.bin.avsr_llm_train --config "$1" "${opts[@]}" \
+        --resume true --output_dir "${exp}" ${asr_args}
+}
+
 stage_11() {
-    local asr_config exp opts
+    local asr_config jobs=1 status=0
     stage_10 # other --asr_args may need other length files
+    # on the CPU several models at once, a thread each, are done sooner than one after the other with all threads
+    if [ "${ngpu}" -eq 0 ] && [[ "${asr_configs}" == *" "* ]]; then jobs=${num_threads}; fi
     for asr_config in ${asr_configs}; do
-        exp=$(exp_of "${asr_config}")
-        log "ASR training started... log: '${exp}/train.log'"
-        mkdir -p "${exp}"
-        mapfile -t opts < <(data_options "${asr_config}" train "${train_set}"; data_options "${asr_config}" valid "${valid_set}")
-        # a configuration may name its own noise
-        if uses "${asr_config}" audio && [ -e "${babble}" ] && ! grep -q 'noise_file:' "${asr_config}"; then
-            opts+=(--augment_conf "noise_file=${babble}")
-        fi
-        # shellcheck disable=SC2086
-        OMP_NUM_THREADS=$(threads "${ngpu}") run_logged "${exp}/train.log" \
-            "${python}" -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${exp##*/}" --log "${exp}/train.log" \
-            --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${exp}/.dist_init_" \
-            --multiprocessing_distributed true -- \
-            "${python}" -m espnet2_avsr_llm.bin.avsr_llm_train --config "${asr_config}" "${opts[@]}" \
-            --resume true --output_dir "${exp}" ${asr_args}
+        [ "$(jobs -rp | wc -l)" -lt "${jobs}" ] || wait -n || status=1
+        train "${asr_config}" "$((jobs > 1 ? 1 : $(threads "${ngpu}")))" &
     done
+    while [ -n "$(jobs -rp)" ]; do wait -n || status=1; done
+    return "${status}"
 }
 
 stage_12() {

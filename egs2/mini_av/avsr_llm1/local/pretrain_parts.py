@@ -8,10 +8,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-STEPS = {"whisper": 1600, "avhubert": 600, "llama": 900}
+STEPS = {"whisper": 1600, "avhubert": 600, "llama": 2300}
 BATCH = {"whisper": 24, "avhubert": 16, "llama": 32}
 PEAK_LR = {"whisper": 2e-3, "avhubert": 3e-3, "llama": 4e-3}
-CONDITIONS = {"whisper": 6, "avhubert": 2}  # readings of each clip: as it is, and augmented
+CONDITIONS = {"whisper": 5, "avhubert": 2}  # readings of each clip: as it is, and augmented
 
 
 def get_parser() -> argparse.ArgumentParser:

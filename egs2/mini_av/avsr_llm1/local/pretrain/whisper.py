@@ -26,9 +26,7 @@ SIZES = {
     "decoder_layers": 0,  # only the encoder is made
 }
 SNRS = (-5, 0, 5, 10, 20, None, None, None)
-SPEEDS = (0.8, 1.25)
-TIMBRE_DB = 5.0  # standard deviation of the random equaliser, at each of its points
-TIMBRE_HZ = (0, 250, 500, 1000, 2000, 3000, 4000, 6000, 8000)
+SPEEDS = (0.88, 1.14)
 TALKERS = (4, 8, 16, 30)  # of each babble
 BABBLE_SECONDS = 60
 
@@ -53,18 +51,9 @@ class Classifier(PhoneClassifier):
         wave = clip.wave
         if rng is not None:
             if rng.random() < 0.5:
-                wave = another_timbre(wave, rng)
-            if rng.random() < 0.3:
                 wave = adaptive_time_mask(wave, rng, window=3200, stride=16000)
             wave = mix(wave, self.babble, SNRS[rng.integers(len(SNRS))], int(rng.integers(len(self.babble))))
         return normalise(wave)
-
-
-def another_timbre(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The sound through a random smooth equaliser, as another vocal tract or microphone would colour it."""
-    spectrum = np.fft.rfft(wave)
-    gains = np.interp(np.linspace(0, 8000, len(spectrum)), TIMBRE_HZ, rng.normal(0, TIMBRE_DB, len(TIMBRE_HZ)))
-    return np.fft.irfft(spectrum * 10 ** (gains / 20), len(wave)).astype(np.float32)
 
 
 def initialise(folder: Path, seed: int) -> None:
