@@ -9,6 +9,6 @@ cd "$(dirname "$0")"
     --valid_set valid \
     --test_sets test \
     --noise_snrs "0 -5 -10" \
-    --asr_configs "conf/train/mini/llama_avsr_asr.yaml conf/train/mini/llama_avsr_vsr.yaml conf/train/mini/llama_avsr_avsr.yaml" \
+    --asr_configs "conf/train/mini/llama_avsr_avsr.yaml conf/train/mini/llama_avsr_vsr.yaml conf/train/mini/llama_avsr_asr.yaml" \
     --skip_packing false \
     "$@"
