@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
+from espnet2_avsr_llm.pass_plan import Pass
 
 
 def mlp(input_size: int, hidden_size: int, output_size: int, layer_norm: bool) -> nn.Sequential:
@@ -31,7 +32,7 @@ class MLPProjector(nn.Module):
         self.streams = nn.ModuleDict()
         for stream, sizes in input_sizes.items():
             if len(set(sizes.values())) > 1:
-                raise ValueError(f"One projector serves all rates of {stream}, but their widths differ: {sizes}. Use avg_pool, or one rate")
+                raise ValueError(f"One projector serves all rates of {stream}, but their widths differ: {sizes}. Use avg_pool, mlp_bank, or one rate")
             self.streams[stream] = mlp(next(iter(sizes.values())), hidden_size, output_size, layer_norm)
 
     def forward(self, features: dict[str, Lengthed], rates: dict[str, int]) -> tuple[dict[str, Lengthed], dict[str, Tensor]]:
@@ -45,3 +46,7 @@ class MLPProjector(nn.Module):
             For each stream (B, N, D) and lengths; this module's own loss terms by name (none here).
         """
         return {stream: (self.streams[stream](x), lengths) for stream, (x, lengths) in features.items()}, {}
+
+    def active(self, pass_: Pass) -> int:
+        """Number of parameters that a pass uses."""
+        return sum(p.numel() for stream in pass_.rates for p in self.streams[stream].parameters())
