@@ -21,7 +21,7 @@ from espnet2_avsr_llm.pass_plan import Pass
 SETS = {
     "shared": lambda p: "shared",
     "task": lambda p: f"task_{p.task}",
-    "scale": lambda p: "scale_" + "_".join(f"{stream}{rate}" for stream, rate in sorted(p.rates.items())),
+    "scale": lambda p: f"scale_{p.scale}",
 }
 
 
