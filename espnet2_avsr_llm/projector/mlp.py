@@ -17,6 +17,17 @@ def mlp(input_size: int, hidden_size: int, output_size: int, layer_norm: bool) -
     return nn.Sequential(*layers, nn.LayerNorm(output_size)) if layer_norm else nn.Sequential(*layers)
 
 
+def only_width(stream: str, sizes: dict[int, int]) -> int:
+    """Width of a stream at all its rates.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"One projector serves all rates of {stream}, but their widths differ: {sizes}. Use avg_pool, mlp_bank, or one rate")
+    return next(iter(sizes.values()))
+
+
 class MLPProjector(nn.Module):
     """X = W2 ReLU(W1 Z + b1) + b2 [then LayerNorm], with weights of its own for each stream.
 
@@ -31,9 +42,7 @@ class MLPProjector(nn.Module):
         super().__init__()
         self.streams = nn.ModuleDict()
         for stream, sizes in input_sizes.items():
-            if len(set(sizes.values())) > 1:
-                raise ValueError(f"One projector serves all rates of {stream}, but their widths differ: {sizes}. Use avg_pool, mlp_bank, or one rate")
-            self.streams[stream] = mlp(next(iter(sizes.values())), hidden_size, output_size, layer_norm)
+            self.streams[stream] = mlp(only_width(stream, sizes), hidden_size, output_size, layer_norm)
 
     def forward(self, features: dict[str, Lengthed], rates: dict[str, int]) -> tuple[dict[str, Lengthed], dict[str, Tensor]]:
         """Project.
