@@ -16,6 +16,7 @@ from espnet2_avsr_llm.checkpoint import Checkpointed
 from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed
 from espnet2_avsr_llm.llm.causal_lm import CausalLM
 from espnet2_avsr_llm.pass_plan import TASKS, Pass
+from espnet2_avsr_llm.ranks import sum_over_ranks
 from espnet2_avsr_llm.sequence import IGNORE, LLMInput, Role, Segment, lay_out
 
 ROLES = {"audio": Role.AUDIO, "video": Role.VIDEO}
@@ -27,7 +28,7 @@ class PassOutput:
 
     Attributes:
         loss: cross-entropy, mean over the scored tokens of the batch.
-        terms: further loss terms by name, already weighted; under several ranks each is this rank's part (``ranks.py``).
+        terms: further loss terms by name, already weighted.
         accuracy: share of scored tokens that are the most probable ones.
         logits: (B, L, V) of the last positions, text at the end of each row.
     """
@@ -149,15 +150,17 @@ class AVSRLLM(Checkpointed):
         keep = inputs.num_labels + 1
         with self.llm.within(lambda: self.use(pass_, inputs.attention_mask)):
             logits = self.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, keep)
+            terms |= self.adapter.losses() if self.adapter is not None else {}
         logits, labels = logits[:, :-1].float(), inputs.labels[:, 1 - keep :]
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         scored = labels != IGNORE
         accuracy = (logits.detach().argmax(-1) == labels)[scored].float().mean()
-        adapter_terms = self.adapter.losses() if self.adapter is not None else {}
-        return PassOutput(loss, accuracy, logits, terms | adapter_terms)
+        tokens = (text[1] + 1).sum()
+        share = tokens / sum_over_ranks(tokens)  # by which ESPnet weights this rank's loss; routers give parts of a sum over ranks
+        return PassOutput(loss, accuracy, logits, {name: part / share for name, part in terms.items()})
 
     def use(self, pass_: Pass, attention_mask: Tensor | None = None) -> AbstractContextManager:
-        """Context in which the adapter is that of ``pass_``."""
+        """Context in which the adapter is that of ``pass_``; the mask is for training, where an adapter may have losses."""
         return nullcontext() if self.adapter is None else self.adapter.use(pass_, attention_mask)
 
     @property
