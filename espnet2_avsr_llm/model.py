@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Collection
 
 import torch
 from torch import Tensor, nn
@@ -63,20 +64,25 @@ class AVSRLLM(Checkpointed):
 
     # ---- from inputs to the LLM's input -------------------------------------------------------------------------------
 
-    def inputs(self, batch: dict[str, Tensor]) -> dict[str, Lengthed]:
-        """The entries of a batch that the frontends read, with their lengths.
+    def input_names(self, streams: Collection[str] | None = None) -> list[str]:
+        """Names of the batch entries behind some streams (None: behind all), in alphabetical order."""
+        read = (f for f in self.frontends.values() if streams is None or not f.streams.keys().isdisjoint(streams))
+        return sorted({name for frontend in read for name in frontend.inputs})
+
+    def inputs(self, batch: dict[str, Tensor], streams: Collection[str] | None = None) -> dict[str, Lengthed]:
+        """The entries of a batch behind some streams (None: behind all), with their lengths.
 
         Raises:
             ValueError: one is missing.
         """
-        names = {name for frontend in self.frontends.values() for name in frontend.inputs}
+        names = self.input_names(streams)
         absent = sorted(n for n in names if n not in batch)
         if absent:
             raise ValueError(f"The batch lacks {', '.join(absent)}; it has {', '.join(sorted(batch))}. Give it to the data options of training")
         return {name: (batch[name], batch[f"{name}_lengths"]) for name in names}
 
     def encode(self, inputs: dict[str, Lengthed]) -> dict[str, Lengthed]:
-        """Run every encoder once.
+        """Run once every encoder whose inputs are given.
 
         Args:
             inputs: ``speech`` (B, T) and ``video`` (B, T, 88, 88), as the frontends ask, with lengths.
@@ -86,6 +92,8 @@ class AVSRLLM(Checkpointed):
         """
         features: dict[str, Lengthed] = {}
         for frontend in self.frontends.values():
+            if not inputs.keys() >= set(frontend.inputs):
+                continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frontend.frozen):
                 encoded = frontend(**{name: inputs[name] for name in frontend.inputs})
             features |= {stream: (x.float(), lengths) for stream, (x, lengths) in encoded.items()}
@@ -162,6 +170,16 @@ class AVSRLLM(Checkpointed):
     def use(self, pass_: Pass, attention_mask: Tensor | None = None) -> AbstractContextManager:
         """Context in which the adapter is that of ``pass_``; the mask is for training, where an adapter may have losses."""
         return nullcontext() if self.adapter is None else self.adapter.use(pass_, attention_mask)
+
+    def merged(self, pass_: Pass) -> AbstractContextManager:
+        """Context in which the adapter's part for ``pass_`` is merged into the LLM, for decoding.
+
+        Raises:
+            ValueError: the adapter cannot be merged.
+        """
+        if not hasattr(self.adapter, "merged"):
+            raise ValueError(f"The adapter {type(self.adapter).__name__} cannot be merged into the LLM")
+        return self.adapter.merged(pass_)
 
     @property
     def device(self) -> torch.device:

@@ -1,5 +1,6 @@
 """What all tests share: repeatable hypothesis draws, tiny pretrained parts in their true formats, configurations, batches."""
 
+import importlib.util
 import json
 import os
 
@@ -70,6 +71,18 @@ def make_llama(folder, seed=3, dtype="float32", **config):
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """``load.py`` of the official programs' reference vectors."""
+    folder = os.environ.get("AVSR_GOLDEN")
+    if not folder:
+        pytest.skip("AVSR_GOLDEN, the folder of the official programs' reference vectors, is not set")
+    spec = importlib.util.spec_from_file_location("golden_load", os.path.join(folder, "load.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
