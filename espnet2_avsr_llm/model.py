@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -53,12 +54,23 @@ class AVSRLLM(Checkpointed):
         llm: the frozen LLM.
         adapter: what is trained in the LLM; None trains the projector alone.
         plan: the passes of a training step.
+        losses: terms beside the cross-entropy, by name; each is a function of the LLM's hidden states and the roles of the tokens.
     """
 
-    def __init__(self, frontends: dict[str, AbsFrontend], compression, projector: nn.Module, llm: CausalLM, adapter, plan):
+    def __init__(
+        self,
+        frontends: dict[str, AbsFrontend],
+        compression,
+        projector: nn.Module,
+        llm: CausalLM,
+        adapter,
+        plan,
+        losses: Mapping[str, Callable[[tuple[Tensor, ...], Tensor], Tensor]],
+    ):
         super().__init__()
         self.frontends = nn.ModuleDict(frontends)
         self.compression, self.projector, self.llm, self.adapter, self.plan = compression, projector, llm, adapter, plan
+        self.losses = losses
 
     # ---- from inputs to the LLM's input -------------------------------------------------------------------------------
 
@@ -148,13 +160,14 @@ class AVSRLLM(Checkpointed):
         inputs, terms = self.prepare(features, pass_, text)
         keep = inputs.num_labels + 1
         with self.llm.within(lambda: self.use(pass_, inputs.attention_mask)):
-            logits = self.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, keep)
-        logits, labels = logits[:, :-1].float(), inputs.labels[:, 1 - keep :]
+            output = self.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, keep, bool(self.losses))
+        logits, labels = output.logits[:, :-1].float(), inputs.labels[:, 1 - keep :]
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         scored = labels != IGNORE
         accuracy = (logits.detach().argmax(-1) == labels)[scored].float().mean()
         adapter_terms = self.adapter.losses() if self.adapter is not None else {}
-        return PassOutput(loss, accuracy, logits, terms | adapter_terms)
+        loss_terms = {name: term(output.hidden_states, inputs.roles) for name, term in self.losses.items()}
+        return PassOutput(loss, accuracy, logits, terms | adapter_terms | loss_terms)
 
     def use(self, pass_: Pass, attention_mask: Tensor | None = None) -> AbstractContextManager:
         """Context in which the adapter is that of ``pass_``."""

@@ -107,6 +107,8 @@ def tiny_config(sources):
             "adapter_conf": {"rank": 2, "scale": 1.0},
             "plan": "fixed",
             "plan_conf": {"passes": passes},
+            "losses": [],
+            "losses_conf": {},
         }
         for key, value in confs.items():
             config[key] = {**config[key], **value} if isinstance(value, dict) else value
