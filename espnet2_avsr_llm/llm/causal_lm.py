@@ -73,6 +73,19 @@ class CausalLM(Pretrained):
         """LLM width ``D``."""
         return self.model.get_input_embeddings().weight.shape[1]
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, first to last.
+
+        Raises:
+            ValueError: the model keeps them in no list of their own.
+        """
+        number = self.model.config.get_text_config().num_hidden_layers
+        found = next((m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == number), None)
+        if found is None:
+            raise ValueError(f"{type(self.model).__name__} keeps its {number} decoder layers in no list of {number} modules")
+        return found
+
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (..., D) of ids, in float32 as the projector's tokens are."""
         return self.model.get_input_embeddings()(ids).float()
