@@ -1,5 +1,6 @@
 """What all tests share: repeatable hypothesis draws, tiny pretrained parts in their true formats, configurations, batches."""
 
+import importlib.util
 import json
 import os
 
@@ -73,6 +74,18 @@ def make_llama(folder, seed=3, dtype="float32", **config):
 
 
 @pytest.fixture(scope="session")
+def golden():
+    """``load.py`` of the official programs' reference vectors."""
+    folder = os.environ.get("AVSR_GOLDEN")
+    if not folder:
+        pytest.skip("AVSR_GOLDEN, the folder of the official programs' reference vectors, is not set")
+    spec = importlib.util.spec_from_file_location("golden_load", os.path.join(folder, "load.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def sources(tmp_path_factory):
     """Folders of a tiny Whisper (3-s window), AV-HuBERT and Llama."""
     root = tmp_path_factory.mktemp("sources")
@@ -87,11 +100,13 @@ def make_source():
 
 @pytest.fixture(scope="session")
 def tiny_config(sources):
-    """``tiny_config(task, compression, passes=..., PART_conf={...})``: a configuration of the tiny parts."""
+    """``tiny_config(task, compression, passes=..., plan=(name, conf), PART_conf={...})``: a configuration of the tiny parts."""
+    from espnet2_avsr_llm.pass_plan import PLANS
 
-    def make(task="avsr", compression="stack", passes=None, **confs):
+    def make(task="avsr", compression="stack", passes=None, plan=None, **confs):
         passes = passes or [{"task": task, "rates": {s: RATES[s] for s in STREAMS[task]}}]
-        streams = {s for p in passes for s in p["rates"]}
+        plan, plan_conf = plan or ("fixed", {"passes": passes})
+        streams = PLANS[plan](**plan_conf).rates()
         config = {
             "audio_frontend": "whisper" if "audio" in streams else None,
             "audio_frontend_conf": {"source": sources["whisper"]},
@@ -105,8 +120,8 @@ def tiny_config(sources):
             "llm_conf": {"source": sources["llama"], "dtype": "float32"},
             "adapter": "lora",
             "adapter_conf": {"rank": 2, "scale": 1.0},
-            "plan": "fixed",
-            "plan_conf": {"passes": passes},
+            "plan": plan,
+            "plan_conf": plan_conf,
             "losses": [],
             "losses_conf": {},
         }

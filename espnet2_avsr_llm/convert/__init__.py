@@ -1,0 +1,1 @@
+"""Converters of other programs' checkpoints; none executes anything from a file."""
