@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from espnet2_avsr_llm.ranks import sum_over_ranks
 from espnet2_avsr_llm.sequence import Role
 
 FIRST_LAYER = {"paper": 2, "released": 1}
@@ -40,7 +41,7 @@ class Decorrelation:
         self.weight, self.first, self.excluded = weight, FIRST_LAYER[layers], EXCLUDED[tokens]
 
     def __call__(self, hidden_states: Sequence[Tensor], roles: Tensor) -> Tensor:
-        """The term of a batch: the mean over its utterances of equation 10, times λ.
+        """This rank's part of the term: the mean over the utterances of all ranks of equation 10, times λ.
 
         Args:
             hidden_states: L + 1 tensors (B, N, D): the embeddings and each layer's output (the last one is not read).
@@ -64,4 +65,4 @@ class Decorrelation:
             h = torch.where(valid[..., None], h.float(), 1.0)  # what lies in the padding may be anything, even NaN
             squares.append(F.cosine_similarity(h, h[rows, first][:, None], dim=-1) ** 2)
         means = (torch.stack(squares).mean(0) * counted).sum(1) / counted.sum(1)
-        return self.weight * means.mean()
+        return self.weight * means.sum() / sum_over_ranks(means.new_tensor(len(means)))
