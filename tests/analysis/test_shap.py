@@ -253,7 +253,7 @@ def planted(make_llm):
     return plant
 
 
-@pytest.mark.parametrize("hears, sees, share, slack", [(1.0, 0.0, 1.0, 1e-6), (0.0, 1.0, 0.0, 1e-6), (1.0, 1.0, 0.5, 0.02)])
+@pytest.mark.parametrize("hears, sees, share, slack", [(1.0, 0.0, 1.0, 1e-6), (0.0, 1.0, 0.0, 1e-6), (0.3, 0.3, 0.5, 0.02)])
 def test_planted_use_of_the_streams(planted, hears, sees, share, slack):
     model, inputs = planted(hears, sees)
     found = explain(model, inputs, None, Settings(max_evals=1000))
