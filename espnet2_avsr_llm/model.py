@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Collection
+from typing import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +55,23 @@ class AVSRLLM(Checkpointed):
         llm: the frozen LLM.
         adapter: what is trained in the LLM; None trains the projector alone.
         plan: the passes of a training step.
+        losses: terms beside the cross-entropy, by name; each is a function of the LLM's hidden states and the roles of the tokens.
     """
 
-    def __init__(self, frontends: dict[str, AbsFrontend], compression, projector: nn.Module, llm: CausalLM, adapter, plan):
+    def __init__(
+        self,
+        frontends: dict[str, AbsFrontend],
+        compression,
+        projector: nn.Module,
+        llm: CausalLM,
+        adapter,
+        plan,
+        losses: Mapping[str, Callable[[tuple[Tensor, ...], Tensor], Tensor]],
+    ):
         super().__init__()
         self.frontends = nn.ModuleDict(frontends)
         self.compression, self.projector, self.llm, self.adapter, self.plan = compression, projector, llm, adapter, plan
+        self.losses = losses
 
     # ---- from inputs to the LLM's input -------------------------------------------------------------------------------
 
@@ -157,15 +168,17 @@ class AVSRLLM(Checkpointed):
         inputs, terms = self.prepare(features, pass_, text)
         keep = inputs.num_labels + 1
         with self.llm.within(lambda: self.use(pass_, inputs.attention_mask)):
-            logits = self.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, keep)
+            output = self.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, keep, bool(self.losses))
             terms |= self.adapter.losses() if self.adapter is not None else {}
-        logits, labels = logits[:, :-1].float(), inputs.labels[:, 1 - keep :]
+        logits, labels = output.logits[:, :-1].float(), inputs.labels[:, 1 - keep :]
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         scored = labels != IGNORE
         accuracy = (logits.detach().argmax(-1) == labels)[scored].float().mean()
         tokens = (text[1] + 1).sum()
         share = tokens / sum_over_ranks(tokens)  # by which ESPnet weights this rank's loss; routers give parts of a sum over ranks
-        return PassOutput(loss, accuracy, logits, {name: part / share for name, part in terms.items()})
+        terms = {name: part / share for name, part in terms.items()}
+        terms |= {name: term(output.hidden_states, inputs.roles) for name, term in self.losses.items()}
+        return PassOutput(loss, accuracy, logits, terms)
 
     def use(self, pass_: Pass, attention_mask: Tensor | None = None) -> AbstractContextManager:
         """Context in which the adapter is that of ``pass_``; the mask is for training, where an adapter may have losses."""

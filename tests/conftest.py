@@ -122,6 +122,8 @@ def tiny_config(sources):
             "adapter_conf": {} if "adapter" in confs else {"rank": 2, "scale": 1.0},
             "plan": plan,
             "plan_conf": plan_conf,
+            "losses": [],
+            "losses_conf": {},
         }
         for key, value in confs.items():
             config[key] = {**config[key], **value} if isinstance(value, dict) else value

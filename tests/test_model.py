@@ -85,7 +85,7 @@ def test_decoding_with_the_cache_equals_the_full_forward(make_model, make_batch,
         while len(ids) < 8 and model.llm.tokens.eos_id not in ids:
             positions = torch.arange(x.shape[1])[None]
             with model.use(pass_):
-                logits = model.llm(x, torch.ones_like(positions), positions, 1)[0, -1]
+                logits = model.llm(x, torch.ones_like(positions), positions, 1).logits[0, -1]
             ids.append(int(logits.argmax()))
             score += logits.log_softmax(-1).max().item()
             x = torch.cat([x, model.llm.embed(torch.tensor([ids[-1:]]))], 1)

@@ -188,7 +188,7 @@ def prepared(model, batch):
 def run(model, pass_, inputs):
     """Logits of valid positions, and the balance loss."""
     with model.use(pass_, inputs.attention_mask):
-        logits = model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, inputs.inputs_embeds.shape[1])
+        logits = model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, inputs.inputs_embeds.shape[1]).logits
         losses = model.adapter.losses()
     return logits[inputs.attention_mask.bool()], losses["mome_balance"]
 
