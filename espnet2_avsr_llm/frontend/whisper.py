@@ -17,6 +17,11 @@ FFT, HOP = 400, 160  # 25 ms and 10 ms
 SAMPLES_PER_FRAME = 320  # the encoder's second convolution halves the 100 mel frames of a second
 
 
+def released_frames(num_samples: int) -> int:
+    """Features that the released programs keep: at least 25, counted in float32, so one too few for some lengths (spec section 10, item 10)."""
+    return max(int(torch.tensor(num_samples) / SAMPLE_RATE * 50), 25) if num_samples else 0
+
+
 class LogMel(nn.Module):
     """Log-mel spectrogram equal to ``WhisperFeatureExtractor``, computed where the model is."""
 
@@ -46,15 +51,14 @@ class LogMel(nn.Module):
 class WhisperFrontend(AbsFrontend):
     """Encoder of a Hugging Face Whisper model on its full window (30 s for the public ones), features cut to each length.
 
-    The released Llama-AVSR program keeps at least 25 features of a clip and counts them in float32, one too few for some
-    lengths (spec section 10, item 10). Here the count is exact and has no such floor.
-
     Args:
         source: folder or hub id of a Whisper model (full model or encoder alone).
         init: ``pretrained`` reads ``source``; ``random`` builds ``arch`` without weights.
         arch: name of ``arch/*.json``, for ``init="random"``.
         revision: branch, tag or commit of a hub id.
         dtype: of the encoder; the log-mel features are float32.
+        released_lengths: keep as many features as the released programs do (:func:`released_frames`), the first ones after a
+            very short clip being those of its zero padding. Here the count is exact by default and has no floor.
 
     Raises:
         SourceError: the source is missing or is no Whisper model.
@@ -69,6 +73,7 @@ class WhisperFrontend(AbsFrontend):
         arch: str | None = None,
         revision: str | None = None,
         dtype: str = "float32",
+        released_lengths: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, origin = build(source, init, arch, revision, torch_dtype(dtype), _load, _random)
@@ -77,6 +82,8 @@ class WhisperFrontend(AbsFrontend):
         self.max_inputs = config.max_source_positions * SAMPLES_PER_FRAME
         self.log_mel = LogMel(config.num_mel_bins)
         self.streams = {"audio": config.d_model}
+        if released_lengths:
+            self.num_frames = released_frames
         self.eval()
 
     @staticmethod
@@ -99,7 +106,7 @@ class WhisperFrontend(AbsFrontend):
         """
         wave, samples = speech
         self._check(samples)
-        frames = torch.div(samples, SAMPLES_PER_FRAME, rounding_mode="floor")
+        frames = torch.tensor([self.num_frames(n) for n in samples.tolist()], device=samples.device)
         features = wave.new_zeros(len(wave), int(frames.max()), self.streams["audio"], dtype=self.encoder.dtype)
         rows = frames.nonzero().flatten()
         if len(rows):
