@@ -27,7 +27,7 @@ class PassOutput:
 
     Attributes:
         loss: cross-entropy, mean over the scored tokens of the batch.
-        terms: further loss terms by name, already weighted.
+        terms: further loss terms by name, already weighted; under several ranks each is this rank's part (``ranks.py``).
         accuracy: share of scored tokens that are the most probable ones.
         logits: (B, L, V) of the last positions, text at the end of each row.
     """

@@ -49,16 +49,27 @@ def summarise(model: AVSRLLM, rates: Sequence[Sequence[int]] | None, seconds: fl
 
 
 def parameters(model: AVSRLLM) -> dict[str, Any]:
-    """Total, trainable and active numbers of parameters, of the model and by part; the adapter's weights count as the adapter's."""
-    active = set(model.adapter.names(model.plan.all_passes()[0])) if model.adapter is not None else set()
+    """Total, trainable and active numbers of parameters, of the model and by part; the adapter's weights count as the adapter's.
+
+    Active are those that one pass uses: the plan's first among those that read the most streams.
+    """
     by_part: dict[str, dict[str, int]] = {}
     for name, p in model.named_parameters():
-        counts = by_part.setdefault(_part(name), {"total": 0, "trainable": 0, "active": 0})
+        counts = by_part.setdefault(_part(name), {"total": 0, "trainable": 0})
         counts["total"] += p.numel()
         counts["trainable"] += p.numel() * p.requires_grad
-        counts["active"] += p.numel() * (_part(name) != "adapter" or name.split(".")[-2] in active)
+    chosen = max(model.plan.all_passes(), key=lambda p: len(p.rates))
+    for part, counts in by_part.items():
+        counts["active"] = _active(model, part, chosen, counts["total"])
     totals = {key: sum(c[key] for c in by_part.values()) for key in ("total", "trainable", "active")}
     return {**totals, "by_part": by_part}
+
+
+def _active(model: AVSRLLM, part: str, pass_: Pass, total: int) -> int:
+    if part in ("projector", "adapter"):
+        return getattr(model, part).active(pass_)
+    read = part not in model.frontends or set(model.frontends[part].streams) & set(pass_.rates)
+    return total if read else 0
 
 
 def _part(name: str) -> str:

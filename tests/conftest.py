@@ -100,11 +100,13 @@ def make_source():
 
 @pytest.fixture(scope="session")
 def tiny_config(sources):
-    """``tiny_config(task, compression, passes=..., PART_conf={...})``: a configuration of the tiny parts."""
+    """``tiny_config(task, compression, passes=..., plan=(name, conf), PART_conf={...})``: a configuration of the tiny parts."""
+    from espnet2_avsr_llm.pass_plan import PLANS
 
-    def make(task="avsr", compression="stack", passes=None, **confs):
+    def make(task="avsr", compression="stack", passes=None, plan=None, **confs):
         passes = passes or [{"task": task, "rates": {s: RATES[s] for s in STREAMS[task]}}]
-        streams = {s for p in passes for s in p["rates"]}
+        plan, plan_conf = plan or ("fixed", {"passes": passes})
+        streams = PLANS[plan](**plan_conf).rates()
         config = {
             "audio_frontend": "whisper" if "audio" in streams else None,
             "audio_frontend_conf": {"source": sources["whisper"]},
@@ -118,8 +120,8 @@ def tiny_config(sources):
             "llm_conf": {"source": sources["llama"], "dtype": "float32"},
             "adapter": "lora",
             "adapter_conf": {"rank": 2, "scale": 1.0},
-            "plan": "fixed",
-            "plan_conf": {"passes": passes},
+            "plan": plan,
+            "plan_conf": plan_conf,
         }
         for key, value in confs.items():
             config[key] = {**config[key], **value} if isinstance(value, dict) else value

@@ -1,10 +1,13 @@
 """LoRA by PEFT on the LLM (arXiv 2106.09685), with the rank and scale of Llama-AVSR (arXiv 2409.12319).
 
-W x becomes W x + s B A x. The papers' `rank` option is a reduction factor; here `rank` is the true rank r and `scale` is s.
+W x becomes W x + sum of s B A x over the sets that the pass uses. Llama-MTSK (arXiv 2503.06362, II-C): MS is `shared`, SS `scale`,
+MSS `shared` and `scale`. Omni-AVSR (arXiv 2511.07253, II-B): S is `shared`, T `task`, ST `shared` and `task`. `task` and `scale`
+together are the product. The papers' `rank` option is a reduction factor; here `rank` is the true rank r and `scale` is s.
 """
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from typing import Sequence
 
@@ -49,8 +52,10 @@ class LoRA(nn.Module):
             raise ValueError(f"adapter_conf sets: {unknown or 'none given'}; choose from {', '.join(SETS)}")
         self._sets = tuple(sets)
         config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(target_modules))
-        for name in sorted({name for p in passes for name in self.names(p)}):
-            inject_adapter_in_model(config, llm.model, name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several sets are meant
+            for name in sorted({name for p in passes for name in self.names(p)}):
+                inject_adapter_in_model(config, llm.model, name)
         # Found again in the LLM at each use: a list of modules here would register their parameters twice.
         self._layers = lambda: (m for m in llm.model.modules() if isinstance(m, BaseTunerLayer))
         for name, parameter in llm.model.named_parameters():
@@ -60,6 +65,11 @@ class LoRA(nn.Module):
     def names(self, pass_: Pass) -> list[str]:
         """Names of the LoRA sets that are active in a pass."""
         return [SETS[s](pass_) for s in self._sets]
+
+    def active(self, pass_: Pass) -> int:
+        """Number of parameters that a pass uses."""
+        names = self.names(pass_)
+        return sum(p.numel() for layer in self._layers() for name, p in layer.named_parameters() if name.split(".")[-2] in names)
 
     @contextmanager
     def use(self, pass_: Pass, attention_mask: Tensor | None = None):
