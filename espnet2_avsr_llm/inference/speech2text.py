@@ -54,6 +54,7 @@ class Speech2Text:
         self.names = sorted({name for f in self.model.frontends.values() for name in f.inputs})
         limits = [f.max_inputs / INPUTS_PER_SECOND[f.inputs[0]] for f in self.model.frontends.values() if f.max_inputs]
         self.max_seconds = min(limits, default=math.inf)
+        self._filterbanks = any(f.filterbanks for f in self.model.frontends.values())
 
     @staticmethod
     def from_pretrained(model_tag: str, cachedir: str | None = None, **options: Any) -> "Speech2Text":
@@ -129,7 +130,7 @@ class Speech2Text:
         return [results[i] for i in range(len(windows))]
 
     def _decode_batch(self, windows: list[dict[str, np.ndarray]], pass_: Pass) -> list[list[Hypothesis]]:
-        samples = [(str(i), eval_inputs(w.get("speech"), w.get("video"))) for i, w in enumerate(windows)]
+        samples = [(str(i), eval_inputs(w.get("speech"), w.get("video"), self._filterbanks)) for i, w in enumerate(windows)]
         batch = {name: x.to(self.model.device) for name, x in collate(samples)[1].items()}
         with torch.no_grad():
             features = self.model.encode(self.model.inputs(batch))
