@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from espnet2_avsr_llm.convert.released.facts import Facts, Lora, only
+from espnet2_avsr_llm.convert.released.facts import ENCODERS, Facts, Lora, only
 from espnet2_avsr_llm.convert.released.names import PARTS, SETS
-from espnet2_avsr_llm.pass_plan import TASKS
+from espnet2_avsr_llm.pass_plan import task_of
 
 ENCODER_SCALE = 2.0  # of AV-HuBERT's LoRA in every released program
 LORA_TARGETS = ["q_proj", "v_proj"]
@@ -48,7 +48,9 @@ def _frontends(facts: Facts, parts: dict[str, Part], released: bool) -> dict[str
     config: dict[str, Any] = {"audio_frontend": None, "video_frontend": None}
     for prefix, kind in facts.encoders.items():
         conf: dict[str, Any] = dict(vars(parts[PARTS[prefix]]))
-        if kind == "whisper" and released:
+        if kind == "avhubert":
+            conf["streams"] = [stream for stream in ENCODERS[prefix] if stream in facts.projectors]
+        elif released:
             conf["released_lengths"] = True
         if prefix in facts.lora:
             conf["lora"] = {"rank": facts.lora[prefix].rank, "scale": ENCODER_SCALE}
@@ -79,5 +81,4 @@ def _adapter(lora: Lora | None, scale: float) -> dict[str, Any]:
 def _plan(facts: Facts) -> dict[str, Any]:
     if facts.system == "omni_avsr":
         return {"plan": "random_rates", "plan_conf": {"rates": facts.rates, "tasks": OMNI_TASKS}}
-    task = next(t for t, streams in TASKS.items() if streams == set(facts.rates))
-    return {"plan": "all_rates", "plan_conf": {"task": task, "rates": facts.rates}}
+    return {"plan": "all_rates", "plan_conf": {"task": task_of(facts.rates), "rates": facts.rates}}

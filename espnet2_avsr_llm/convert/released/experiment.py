@@ -51,7 +51,7 @@ class Options:
 
     Attributes:
         audio_encoder: Whisper or AV-HuBERT, such as ``{"encoder_attention_heads": 16}``.
-        video_encoder: AV-HuBERT, of audio and video too.
+        video_encoder: AV-HuBERT; of both streams too (then ``audio_encoder`` serves as well).
         llm: such as ``{"num_attention_heads": 32, "rms_norm_eps": 1e-5, "rope_theta": 500000.0}``.
         tokenizer: folder or hub id of the LLM's tokenizer, where ``llm`` is no folder.
         rates: rate or rates of each stream (``{"audio": [4, 16], "video": [2, 5]}``), in the order of the training options, where
@@ -74,7 +74,9 @@ class Options:
 
     def source(self, prefix: str) -> Source:
         """The source of the part with a released prefix."""
-        return self.video_encoder if prefix == "audiovisual_encoder" else getattr(self, prefix)
+        if prefix == "audiovisual_encoder":
+            return self.audio_encoder if self.video_encoder is None else self.video_encoder
+        return getattr(self, prefix)
 
 
 def load_released(

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from espnet2_avsr_llm.convert.released.facts import count
-from espnet2_avsr_llm.frontend import avhubert, whisper
+from espnet2_avsr_llm.frontend.avhubert import AVHubertFrontend
+from espnet2_avsr_llm.frontend.whisper import WhisperFrontend
 from espnet2_avsr_llm.hub.resolve import SourceError, arch, arch_names, resolve
 from espnet2_avsr_llm.llm import causal_lm
 
@@ -112,8 +113,8 @@ def _llm_rest(shapes: Config, tensors: Tensors, given: Config) -> Config:
 
 
 KINDS = {
-    "whisper": Kind(_whisper_shapes, _encoder_rest("whisper", "d_model"), whisper._random, whisper._load),
-    "avhubert": Kind(_avhubert_shapes, _encoder_rest("avhubert", "encoder_embed_dim"), avhubert._random, avhubert.load_avhubert),
+    "whisper": Kind(_whisper_shapes, _encoder_rest("whisper", "d_model"), WhisperFrontend.random, WhisperFrontend.load),
+    "avhubert": Kind(_avhubert_shapes, _encoder_rest("avhubert", "encoder_embed_dim"), AVHubertFrontend.random, AVHubertFrontend.load),
     "llm": Kind(
         _llm_shapes,
         _llm_rest,
