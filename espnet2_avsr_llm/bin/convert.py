@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,19 +13,19 @@ class Converter(NamedTuple):
 
     Attributes:
         help: what is converted into what.
-        run: does it, from the parsed options.
+        run: does it, from the parsed options; returns what was kept and what was dropped.
         add_options: adds options of its own.
     """
 
     help: str
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], str]
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
 
 
-def _avhubert(args: argparse.Namespace) -> None:
+def _avhubert(args: argparse.Namespace) -> str:
     from espnet2_avsr_llm.convert.avhubert import convert_avhubert
 
-    convert_avhubert(args.input, args.output)
+    return convert_avhubert(args.input, args.output)
 
 
 def _released(args: argparse.Namespace) -> None:
@@ -94,13 +93,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Convert; what was kept and dropped is logged."""
+    """Convert, and print what was kept and dropped."""
     args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     from espnet2_avsr_llm.hub.resolve import SourceError
 
     try:
-        CONVERTERS[args.kind].run(args)
+        sys.stdout.write(CONVERTERS[args.kind].run(args))
     except SourceError as e:
         sys.exit(f"avsr-llm convert {args.kind}: {e}")
 
