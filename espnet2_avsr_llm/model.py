@@ -17,7 +17,7 @@ from espnet2_avsr_llm.checkpoint import Checkpointed
 from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed
 from espnet2_avsr_llm.llm.causal_lm import CausalLM
 from espnet2_avsr_llm.llm.tokens import DELIMITERS
-from espnet2_avsr_llm.pass_plan import TASKS, Pass, task_of
+from espnet2_avsr_llm.pass_plan import Pass, task_of
 from espnet2_avsr_llm.ranks import sum_over_ranks
 from espnet2_avsr_llm.sequence import IGNORE, LLMInput, Role, Segment, lay_out
 
