@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ ASR = [
     (put(optimizer=torch.zeros(1)), "tensor 'optimizer', which no released system has"),
     (put(audio_proj__0__weight=torch.zeros(12, 17)), "audio_proj.0.weight reads 17 features: expected a multiple of the encoder's 16"),
     (put(audio_proj__2__weight=torch.zeros(5, 12)), "size mismatch for projector.streams.audio.2.weight"),
-    (put(audio_encoder__layers__0__fc1__weight=torch.zeros(3, 16)), r"audio_encoder.layers.0.fc1.bias of \[32\], not \[3\]"),
+    (put(audio_encoder__layers__1__fc2__weight=torch.zeros(16, 3)), r"has audio_encoder.layers.1.fc2.weight of \[16, 3\], not \[16, 32\]"),
     (lambda s, o: s.update({f"{LAYER}.lora_down_Q.weight": torch.zeros(7, 16)}), "LoRA rank of llm is 3 and 7"),
     (lambda s, o: s.update({f"{LAYER}.lora_down_Q_shared.weight": torch.zeros(3, 16)}), "which its other layers have|lacks llm"),
     (put(audio_proj__0__bias=torch.full((12,), float("nan"))), "audio_proj.0.bias holds NaN"),
@@ -112,9 +113,7 @@ def test_stacking_against_rates(files, tmp_path):
 
 def test_tied_configuration_of_an_untied_head(files, tmp_path):
     state, options = files("avsr_stack_a4v1_norm_untied")
-    (tmp_path / "llm").mkdir()
-    for file in __import__("pathlib").Path(options["llm"]).iterdir():
-        (tmp_path / "llm" / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(options["llm"], tmp_path / "llm")
     config = json.loads((tmp_path / "llm" / "config.json").read_text())
     (tmp_path / "llm" / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
     with pytest.raises(SourceError, match="ties its head.*llm.lm_head.weight differs"):
