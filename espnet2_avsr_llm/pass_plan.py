@@ -45,6 +45,17 @@ class Pass:
             raise ValueError(f"Pass: rates are integers from 1, not {dict(self.rates)}")
 
 
+    @property
+    def scale(self) -> str:
+        """The rates as a name: ``audio4_video2``."""
+        return "_".join(f"{stream}{rate}" for stream, rate in sorted(self.rates.items()))
+
+    @property
+    def name(self) -> str:
+        """Task and rates as a name: ``avsr_audio4_video2``."""
+        return f"{self.task}_{self.scale}"
+
+
 Step = tuple[int, int]  # names a training step: seed and number of the update
 
 

@@ -119,9 +119,11 @@ def tiny_config(sources):
             "llm": "causal_lm",
             "llm_conf": {"source": sources["llama"], "dtype": "float32"},
             "adapter": "lora",
-            "adapter_conf": {"rank": 2, "scale": 1.0},
+            "adapter_conf": {} if "adapter" in confs else {"rank": 2, "scale": 1.0},
             "plan": plan,
             "plan_conf": plan_conf,
+            "losses": [],
+            "losses_conf": {},
         }
         for key, value in confs.items():
             config[key] = {**config[key], **value} if isinstance(value, dict) else value

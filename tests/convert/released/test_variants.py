@@ -29,7 +29,7 @@ def encode(model, inputs):
 def run(model, features, pass_, text=TEXT):
     prepared, _ = model.prepare(features, pass_=pass_, text=(torch.tensor([text]), torch.tensor([len(text)])))
     with model.use(pass_, prepared.attention_mask):
-        logits = model.llm(prepared.inputs_embeds, prepared.attention_mask, prepared.position_ids, prepared.inputs_embeds.shape[1])
+        logits = model.llm(prepared.inputs_embeds, prepared.attention_mask, prepared.position_ids, prepared.inputs_embeds.shape[1]).logits
     return prepared.inputs_embeds[0], logits[0]
 
 
