@@ -46,6 +46,8 @@ def read_vocabulary(tensors: dict[str, Tensor], llm: Source, tokenizer: str | No
     Raises:
         SourceError: there is no tokenizer, it is of another size, or the LLM's configuration contradicts its head.
     """
+    if EMBEDDING not in tensors:
+        raise SourceError(f"The checkpoint lacks llm.{EMBEDDING}: expected the whole model, LLM included")
     given = given_configuration(llm)
     folder = None if llm is None or isinstance(llm, Mapping) else str(llm)
     source = tokenizer or folder or given.get("_name_or_path") or public_llm(tensors).get("_name_or_path")
