@@ -74,7 +74,7 @@ def test_overrides_as_in_training(capsys):
     args = ["--config", CONF / "llama_avsr_asr.yaml", "--json"]
     small = json.loads(run(capsys, *args, "--llm_conf", "arch=tiny-llama", "--adapter_conf", "rank=2", "--adapter_conf", "scale=1", "--projector_conf", "layer_norm=true"))
     by_part = small["parameters"]["by_part"]
-    assert by_part["adapter"]["total"] == 2 * 2 * (32 + 32) + 2 * 2 * (32 + 16)
+    assert by_part["adapter"]["total"] == 3 * 2 * (32 + 32) + 3 * 2 * (32 + 16)
     assert by_part["projector"]["total"] == 3 * 1024 * 2048 + 2048 + 2048 * 32 + 32 + 64
 
 

@@ -92,7 +92,7 @@ def generate(model: AVSRLLM, features: dict[str, Lengthed], pass_: Pass, seconds
 
     inputs, _ = model.prepare(features, pass_)
     limits = torch.tensor([search.limit(s) for s in seconds], device=model.device)
-    with model.use(pass_, inputs.attention_mask):
+    with model.use(pass_):
         output = model.llm.model.generate(
             inputs_embeds=inputs.inputs_embeds.to(model.llm.model.dtype),
             attention_mask=inputs.attention_mask,

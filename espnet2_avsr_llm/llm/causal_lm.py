@@ -32,6 +32,8 @@ class CausalLM(Pretrained):
         init: ``pretrained``, or ``random`` (the architecture without weights, to measure sizes and speed).
         dtype: number format of the frozen weights.
         attn_implementation: as in transformers (``sdpa``, ``eager``, ``flash_attention_2``).
+        rope_frequency_dtype: number format to which the frequencies of the rotary positions are rounded. The released systems
+            were trained and decoded with bfloat16 frequencies (system specification, section 10, item 17).
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
     """
 
@@ -43,6 +45,7 @@ class CausalLM(Pretrained):
         init: str = "pretrained",
         dtype: str = "bfloat16",
         attn_implementation: str = "sdpa",
+        rope_frequency_dtype: str = "float32",
         gradient_checkpointing: bool = False,
     ):
         from transformers import GenerationConfig
@@ -62,6 +65,7 @@ class CausalLM(Pretrained):
         # The source's own defaults (sampling, penalties, lengths) would fill what a search leaves open.
         self.model.generation_config = GenerationConfig()
         self.adopt("model", self.model, origin, revision)
+        round_frequencies(self.model, torch_dtype(rope_frequency_dtype))
         self._add_rows()
         self._context: Callable[[], AbstractContextManager] = nullcontext
         self._checkpointing = gradient_checkpointing
@@ -73,17 +77,37 @@ class CausalLM(Pretrained):
         """LLM width ``D``."""
         return self.model.get_input_embeddings().weight.shape[1]
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, first to last.
+
+        Raises:
+            ValueError: the model keeps them in no list of their own.
+        """
+        number = self.model.config.get_text_config().num_hidden_layers
+        found = next((m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == number), None)
+        if found is None:
+            raise ValueError(f"{type(self.model).__name__} keeps its {number} decoder layers in no list of {number} modules")
+        return found
+
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (..., D) of ids, in float32 as the projector's tokens are."""
         return self.model.get_input_embeddings()(ids).float()
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, logits_to_keep: int) -> Tensor:
-        """Logits (B, logits_to_keep, V) of the last positions only: the head over the long prefix would be waste.
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, logits_to_keep: int, output_hidden_states: bool = False
+    ):
+        """The LLM's output, of the last positions only: the head over the long prefix would be waste.
 
         Args:
             inputs_embeds: (B, N, D).
             attention_mask: (B, N), 1 where valid.
             position_ids: (B, N).
+            logits_to_keep: number of positions.
+            output_hidden_states: also give the embeddings and each layer's output.
+
+        Returns:
+            ``logits`` (B, logits_to_keep, V); ``hidden_states``, L + 1 tensors (B, N, D) where asked for.
         """
         return self.model(
             inputs_embeds=inputs_embeds.to(self.model.dtype),
@@ -91,7 +115,8 @@ class CausalLM(Pretrained):
             position_ids=position_ids,
             logits_to_keep=logits_to_keep,
             use_cache=False,
-        ).logits
+            output_hidden_states=output_hidden_states,
+        )
 
     @contextmanager
     def within(self, context: Callable[[], AbstractContextManager]):
@@ -141,6 +166,14 @@ class CausalLM(Pretrained):
         ):
             if hasattr(self, name):
                 layer.weight[ids] = getattr(self, name).to(layer.weight)
+
+
+@torch.no_grad()
+def round_frequencies(model: nn.Module, dtype: torch.dtype) -> None:
+    """Round the values of every rotary frequency buffer to ``dtype``; the buffer keeps its own format."""
+    for name, frequencies in model.named_buffers():
+        if name.endswith("inv_freq"):
+            frequencies.copy_(frequencies.to(dtype))
 
 
 def _pretrained(folder: str, dtype: torch.dtype, attn_implementation: str) -> nn.Module:

@@ -93,7 +93,7 @@ def shared(model, features, passes, text):
     mask, positions = (torch.cat([F.pad(getattr(i, n), (longest - getattr(i, n).shape[1], 0)) for i in inputs]) for n in ("attention_mask", "position_ids"))
     keep = inputs[0].num_labels + 1
     with model.llm.within(lambda: model.use(passes[0], mask)):
-        logits = model.llm(embeds, mask, positions, keep)[:, :-1].float()
+        logits = model.llm(embeds, mask, positions, keep).logits[:, :-1].float()
     labels = inputs[0].labels[:, 1 - keep :].flatten()
     losses = [F.cross_entropy(x.flatten(0, 1), labels, ignore_index=IGNORE) for x in logits.chunk(len(passes))]
     return sum(p.weight * loss for p, loss in zip(passes, losses))
