@@ -114,9 +114,17 @@ def test_streams_and_noise_follow_the_configuration(recipe, config, streams):
     hears = "speech" in streams
     assert ("--augment_conf noise_file=dump/raw/noise/babble_train.flac" in training) == hears
     name = Path(config).stem
-    assert ("--conditions clean babble_0dB babble_-5dB --output_dir" in decoding) == hears
+    assert "--conditions clean babble_0dB babble_-5dB --output_dir" in decoding  # the program knows which tasks hear
     assert decoding.endswith(f"--output_dir exp/{name}/greedy_asr_model_valid.acc.ave/te1")
     assert f"--asr_train_config exp/{name}/config.yaml --asr_model_file exp/{name}/valid.acc.ave.pth" in decoding
+
+
+def test_what_to_decode_with_is_one_list(recipe):
+    requests = "task=asr,audio_rate=4 max_llm_tokens=60"
+    assert recipe.run("--asr_config", AV, "--stage", "12", "--stop_stage", "13", "--test_sets", "te1", "--inference_requests", requests).returncode == 0
+    decoding, _, results = recipe.calls
+    assert decoding.endswith(f"/te1 --requests {requests}")
+    assert results.endswith("bin.results exp/av --plot_dir exp")
 
 
 @pytest.mark.parametrize(
