@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from espnet2_avsr_llm.checkpoint import Checkpointed
 from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed
 from espnet2_avsr_llm.llm.causal_lm import CausalLM
-from espnet2_avsr_llm.pass_plan import TASKS, Pass
+from espnet2_avsr_llm.llm.tokens import DELIMITERS
+from espnet2_avsr_llm.pass_plan import Pass, task_of
 from espnet2_avsr_llm.ranks import sum_over_ranks
 from espnet2_avsr_llm.sequence import IGNORE, LLMInput, Role, Segment, lay_out
 
-ROLES = {"audio": Role.AUDIO, "video": Role.VIDEO}
+ROLES = {"audio": Role.AUDIO, "video": Role.VIDEO, "audiovisual": Role.AUDIOVISUAL}
 
 
 @dataclass
@@ -106,14 +107,15 @@ class AVSRLLM(Checkpointed):
             if not inputs.keys() >= set(frontend.inputs):
                 continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frontend.frozen):
-                encoded = frontend(**{name: inputs[name] for name in frontend.inputs})
+                encoded = frontend(**_moved({name: inputs[name] for name in frontend.inputs}, frontend.device))
             features |= {stream: (x.float(), lengths) for stream, (x, lengths) in encoded.items()}
-        return features
+        return _moved(features, next(self.projector.parameters()).device)
 
     def tokens(self, features: dict[str, Lengthed], pass_: Pass) -> tuple[dict[str, Lengthed], dict[str, Tensor]]:
         """Compress and project the streams of one pass: (B, N, D) and lengths of each, and the projector's loss terms."""
         compressed = {s: self.compression(*features[s], rate) for s, rate in sorted(pass_.rates.items())}
-        return self.projector(compressed, dict(pass_.rates))
+        streams, terms = self.projector(compressed, dict(pass_.rates))
+        return _moved(streams, self.device), terms
 
     def prepare(self, features: dict[str, Lengthed], pass_: Pass, text: Lengthed | None = None) -> tuple[LLMInput, dict[str, Tensor]]:
         """Lay out the LLM's input of one pass.
@@ -141,14 +143,17 @@ class AVSRLLM(Checkpointed):
 
     def _prefix(self, present: dict[str, Tensor], row: int) -> list[Segment]:
         """BOS, the block of each stream that is there, and the prompt of the task that remains."""
-        task = next((t for t, streams in TASKS.items() if streams == set(present)), None)
+        task = task_of(present)
         if task is None:
             raise ValueError(f"Row {row} of the batch has no audio and no video token: its inputs are empty or shorter than one rate step")
         tokens = self.llm.tokens
         segments: list[Segment] = [] if tokens.bos_id is None else [(Role.BOS, self._embed([tokens.bos_id]), None)]
         for stream, x in present.items():
-            start, end = self._embed(tokens.delimiter_ids(stream)).split(1)
-            segments += [(Role.DELIMITER, start, None), (ROLES[stream], x, None), (Role.DELIMITER, end, None)]
+            block: list[Segment] = [(ROLES[stream], x, None)]
+            if stream in DELIMITERS:
+                start, end = self._embed(tokens.delimiter_ids(stream)).split(1)
+                block = [(Role.DELIMITER, start, None), *block, (Role.DELIMITER, end, None)]
+            segments += block
         return segments + [(Role.PROMPT, self._embed(tokens.prompt_ids(task)), None)]
 
     def _embed(self, ids) -> Tensor:
@@ -198,3 +203,8 @@ class AVSRLLM(Checkpointed):
     def device(self) -> torch.device:
         """Where the LLM is, and so the LLM's input."""
         return self.llm.model.device
+
+
+def _moved(tensors: dict[str, Lengthed], device: torch.device) -> dict[str, Lengthed]:
+    """The same on another device: parts may be kept on devices of their own."""
+    return {name: (x.to(device), lengths.to(device)) for name, (x, lengths) in tensors.items()}

@@ -13,7 +13,7 @@ from typing import Any, Mapping, Sequence
 import torch
 from torch import nn
 
-from espnet2_avsr_llm.build import PRETRAINED, build
+from espnet2_avsr_llm.build import build, sized
 from espnet2_avsr_llm.lengths import count_tokens
 from espnet2_avsr_llm.model import AVSRLLM
 from espnet2_avsr_llm.pass_plan import Pass
@@ -22,14 +22,9 @@ INPUTS_PER_SECOND = {"speech": 16000, "video": 25}
 
 
 def on_meta(config: Mapping[str, Any]) -> AVSRLLM:
-    """The model of a configuration on the ``meta`` device, its pretrained parts by the sizes of their ``arch``."""
-    sized = dict(config)
-    for part in PRETRAINED:
-        if config.get(part) is not None:
-            conf = {k: v for k, v in (config.get(f"{part}_conf") or {}).items() if k not in ("source", "revision")}
-            sized[f"{part}_conf"] = {**conf, "init": "random"}
+    """The model of a configuration on the ``meta`` device."""
     with torch.device("meta"):
-        return build(sized)
+        return build(sized(config))
 
 
 def summarise(model: AVSRLLM, rates: Sequence[Sequence[int]] | None, seconds: float, prompt_tokens: int) -> dict[str, Any]:
@@ -95,7 +90,7 @@ def _cost(model: AVSRLLM, pass_: Pass, seconds: float, prompt: int) -> dict[str,
     return {
         "task": pass_.task,
         "rates": dict(pass_.rates),
-        **{f"{stream}_tokens": count.streams.get(stream, 0) for stream in ("audio", "video")},
+        **{f"{stream}_tokens": count.streams.get(stream, 0) for stream in ("audio", "video", *({"audiovisual"} & set(count.streams)))},
         "prompt_tokens": prompt,
         "llm_tflops": prefill_flops(model, pass_, count.prefix) / 1e12,
         "paper_tflops": 2 * _paper_parameters(model) * (sum(count.streams.values()) + prompt) / 1e12,

@@ -47,11 +47,11 @@ def make_avhubert(folder):
     import torch
     from safetensors.torch import save_file
 
-    from espnet2_avsr_llm.frontend.avhubert import _random
+    from espnet2_avsr_llm.frontend.avhubert import AVHubertFrontend
 
     torch.manual_seed(2)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_random(AVHUBERT).state_dict(), folder / "model.safetensors")
+    save_file(AVHubertFrontend.random(AVHUBERT).state_dict(), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(AVHUBERT))
     return str(folder)
 

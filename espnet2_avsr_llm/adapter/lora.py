@@ -7,14 +7,13 @@ together are the product. The papers' `rank` option is a reduction factor; here 
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from typing import Sequence
 
-from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from espnet2_avsr_llm.hub.lora import inject_lora
 from espnet2_avsr_llm.llm.causal_lm import CausalLM
 from espnet2_avsr_llm.pass_plan import Pass
 
@@ -51,16 +50,10 @@ class LoRA(nn.Module):
         if unknown or not sets:
             raise ValueError(f"adapter_conf sets: {unknown or 'none given'}; choose from {', '.join(SETS)}")
         self._sets = tuple(sets)
-        config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(target_modules))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several sets are meant
-            for name in sorted({name for p in passes for name in self.names(p)}):
-                inject_adapter_in_model(config, llm.model, name)
+        for name in sorted({name for p in passes for name in self.names(p)}):
+            inject_lora(llm.model, list(target_modules), rank, scale, name)
         # Found again in the LLM at each use: a list of modules here would register their parameters twice.
         self._layers = lambda: (m for m in llm.model.modules() if isinstance(m, BaseTunerLayer))
-        for name, parameter in llm.model.named_parameters():
-            if "lora_" in name:
-                parameter.data = parameter.data.float()
 
     def names(self, pass_: Pass) -> list[str]:
         """Names of the LoRA sets that are active in a pass."""

@@ -74,6 +74,7 @@ class Speech2Text:
         self.request = self._checked(Request(task, audio_rate, video_rate, max_llm_tokens, max_tflops))
         limits = [f.max_inputs / INPUTS_PER_SECOND[f.inputs[0]] for f in self.model.frontends.values() if f.max_inputs]
         self.max_seconds = min(limits, default=math.inf)
+        self._filterbanks = any(f.filterbanks for f in self.model.frontends.values())
 
     @staticmethod
     def from_pretrained(model_tag: str, cachedir: str | None = None, **options: Any) -> "Speech2Text":
@@ -131,10 +132,10 @@ class Speech2Text:
 
     def _plan(self, number: int, utterance: dict[str, np.ndarray], request: Request) -> tuple[list[dict[str, np.ndarray]], Choice]:
         """Windows of an utterance, as model inputs, and the pass that decodes them."""
-        present = {stream for stream, (name, _) in self._sources().items() if len(utterance[name])}
+        present = {s for f in self.model.frontends.values() if any(len(utterance[name]) for name in f.inputs) for s in f.streams}
         task, note = choose_task(self.trained, request, present)
         names = self.model.input_names(TASKS[task])
-        windows = [eval_inputs(w.get("speech"), w.get("video")) for w in self._windows({n: utterance[n] for n in names})]
+        windows = [eval_inputs(w.get("speech"), w.get("video"), self._filterbanks) for w in self._windows({n: utterance[n] for n in names})]
         frames = [{s: count(len(w[name])) for s, (name, count) in self._sources().items() if name in names} for w in windows]
         try:
             return windows, choose_pass(self.model, request, task, frames, note)
@@ -143,7 +144,8 @@ class Speech2Text:
 
     def _sources(self) -> dict[str, tuple[str, Callable[[int], int]]]:
         """Of each stream the input it is made from, and the number of features by the length of that."""
-        return {stream: (f.inputs[0], f.num_frames) for f in self.model.frontends.values() for stream in f.streams}
+        counts = [(f, (lambda frames: frames) if f.filterbanks else f.num_frames) for f in self.model.frontends.values()]
+        return {stream: (f.inputs[0], count) for f, count in counts for stream in f.streams}
 
     def _utterances(self, speech, video) -> list[dict[str, np.ndarray]]:
         given = {"speech": speech, "video": video}
@@ -190,7 +192,8 @@ class Speech2Text:
 
 
 def _seconds(utterance: dict[str, np.ndarray]) -> float:
-    return max(len(x) / INPUTS_PER_SECOND[name] for name, x in utterance.items())
+    # filterbanks are as many as video frames
+    return max(len(x) / INPUTS_PER_SECOND["speech" if x.ndim == 1 else "video"] for x in utterance.values())
 
 
 def _read_speech(speech: Input) -> np.ndarray:
