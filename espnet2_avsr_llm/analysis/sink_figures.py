@@ -164,9 +164,12 @@ def _rotation_text(rotations: Mapping[str, Any], example: Seen) -> list[str]:
 # ---- figures -----------------------------------------------------------------------------------------------------------
 
 
-def _ticks(axes, seen: Seen, which: str) -> None:
-    """Names of the tokens that are no audio or video tokens, where there is room."""
-    at = [i for i, r in enumerate(seen.roles) if r not in (Role.AUDIO, Role.VIDEO, Role.PROMPT)]
+def _ticks(axes, seen: Seen, which: str, apart: float = 0.0) -> None:
+    """Names of BOS and the delimiters, those at least a share ``apart`` of the axis from the one before."""
+    at: list[int] = []
+    for i, r in enumerate(seen.roles):
+        if r in (Role.BOS, Role.DELIMITER) and (not at or i - at[-1] >= apart * len(seen.roles)):
+            at.append(i)
     getattr(axes, f"set_{which}ticks")(at, [seen.names[i] for i in at], fontsize=7, **({"rotation": 90} if which == "x" else {}))
 
 
@@ -180,8 +183,8 @@ def _attention(seen: Seen):
     for axes, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers):
         image = axes.imshow(maps[layer], norm=LogNorm(1e-4, 1), cmap="magma", interpolation="nearest")
         axes.set_title(f"layer {layer + 1}", fontsize=9)
-        _ticks(axes, seen, "x")
-        _ticks(axes, seen, "y")
+        _ticks(axes, seen, "x", apart=0.06)
+        _ticks(axes, seen, "y", apart=0.06)
     figure.colorbar(image, ax=figure.axes, shrink=0.7)
     return figure
 
