@@ -9,7 +9,7 @@ import os
 
 import torch
 
-from espnet2_avsr_llm.build import OPTIONAL, PARTS, build
+from espnet2_avsr_llm.build import OPTIONAL, PARTS, build, outline
 from espnet2_avsr_llm.compat import AbsTask, ClassChoices, NestedDictAction, scheduler_classes
 from espnet2_avsr_llm.data.batching import read_lengths, token_batches
 from espnet2_avsr_llm.data.collate import collate
@@ -81,7 +81,7 @@ class AVSRLLMTask(AbsTask):
         llm = args.llm_conf
         tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
         augmentation = construct({"augment_conf": Augmentation}, "augment_conf", args.augment_conf) if train else None
-        return Preprocessor(tokens, augmentation, args.seed)
+        return Preprocessor(tokens, augmentation, args.seed, any(f.filterbanks for f in outline(vars(args))))
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:

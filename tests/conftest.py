@@ -47,11 +47,11 @@ def make_avhubert(folder):
     import torch
     from safetensors.torch import save_file
 
-    from espnet2_avsr_llm.frontend.avhubert import _random
+    from espnet2_avsr_llm.frontend.avhubert import AVHubertFrontend
 
     torch.manual_seed(2)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_random(AVHUBERT).state_dict(), folder / "model.safetensors")
+    save_file(AVHubertFrontend.random(AVHUBERT).state_dict(), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(AVHUBERT))
     return str(folder)
 
@@ -119,7 +119,7 @@ def tiny_config(sources):
             "llm": "causal_lm",
             "llm_conf": {"source": sources["llama"], "dtype": "float32"},
             "adapter": "lora",
-            "adapter_conf": {"rank": 2, "scale": 1.0},
+            "adapter_conf": {} if "adapter" in confs else {"rank": 2, "scale": 1.0},
             "plan": plan,
             "plan_conf": plan_conf,
             "losses": [],

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from espnet2_avsr_llm.bin import summary as program
+from espnet2_avsr_llm.config import load_config
 from espnet2_avsr_llm.summary import on_meta, parameters, summarise
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "train"
@@ -32,6 +33,31 @@ def test_trainable_parameters_of_the_published_systems(capsys, task, expected):
     assert counts["trainable"] == sum(c["trainable"] for c in counts["by_part"].values())
     assert counts["total"] == sum(c["total"] for c in counts["by_part"].values()) > 8e9
     assert counts["by_part"]["llm"]["trainable"] == 0
+
+
+# Llama-3.2-1B, rank 64: a set is 16 layers x 64 (2048 + 2048 + 2048 + 512)
+SET = 6_815_744
+
+
+@pytest.mark.parametrize("variant,sets,active", [("ms", 1, 1), ("ss", 4, 1), ("mss", 5, 2)])
+def test_lora_of_llama_mtsk(variant, sets, active):
+    counts = parameters(on_meta(load_config(CONF / f"llama_mtsk_{variant}.yaml")))["by_part"]["adapter"]
+    assert (counts["trainable"], counts["active"]) == (sets * SET, active * SET)
+
+
+@pytest.mark.parametrize("variant,trainable,sets", [("s", 38.29, 1), ("t", 51.92, 3), ("st", 58.74, 4)])
+def test_trainable_parameters_of_omni_avsr(variant, trainable, sets):
+    counts = parameters(on_meta(load_config(CONF / f"omni_avsr_{variant}.yaml")))
+    assert counts["trainable"] / 1e6 == pytest.approx(trainable, abs=0.005)
+    by_part = {part: c["trainable"] for part, c in counts["by_part"].items()}
+    projector = 1024 * 2048 + 2048 + 2048 * 2048 + 2048
+    assert by_part == {"audio_frontend": 0, "video_frontend": 6_291_456, "projector": 4 * projector, "llm": 0, "adapter": sets * SET}
+
+
+def test_active_parameters_of_omni_avsr_st():
+    """32.5 M at one rate pair for both modalities: two LoRA sets, two projectors, the video encoder's LoRA."""
+    counts = parameters(on_meta(load_config(CONF / "omni_avsr_st.yaml")))["by_part"]
+    assert (counts["adapter"]["active"] + counts["projector"]["active"] + 6_291_456) / 1e6 == pytest.approx(32.5, abs=0.05)
 
 
 def test_tokens_and_flops_of_the_papers(capsys):
@@ -67,8 +93,6 @@ def test_counts_equal_the_real_model(tiny_config, make_model, make_batch):
 
 
 def test_on_meta_allocates_nothing_and_asks_for_no_source():
-    from espnet2_avsr_llm.config import load_config
-
     model = on_meta(load_config(CONF / "llama_avsr_avsr.yaml"))
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert not any(p.is_floating_point() and p.device.type != "meta" for p in model.buffers() if p.numel() > 1e6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,23 +13,70 @@ class Converter(NamedTuple):
 
     Attributes:
         help: what is converted into what.
-        run: does it, from the parsed options.
+        run: does it, from the parsed options; returns what was kept and what was dropped.
         add_options: adds options of its own.
     """
 
     help: str
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], str]
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
 
 
-def _avhubert(args: argparse.Namespace) -> None:
+def _avhubert(args: argparse.Namespace) -> str:
     from espnet2_avsr_llm.convert.avhubert import convert_avhubert
 
-    convert_avhubert(args.input, args.output)
+    return convert_avhubert(args.input, args.output)
 
 
+def _released(args: argparse.Namespace) -> None:
+    from espnet2_avsr_llm.convert.released import Options, convert_released
+
+    names = ("audio_encoder", "video_encoder", "llm", "tokenizer", "lora_scale", "rope_frequency_dtype", "released", "dtype")
+    options = Options(rates=dict(args.rates) or None, **{name: getattr(args, name) for name in names})
+    convert_released(args.input, args.output, options, args.kind)
+
+
+def _to_released(args: argparse.Namespace) -> None:
+    from espnet2_avsr_llm import checkpoint
+    from espnet2_avsr_llm.convert.released import to_released
+
+    checkpoint.save(to_released(args.input, args.model_file), args.output)
+
+
+def _add_released_options(parser: argparse.ArgumentParser) -> None:
+    source = "folder or hub id, or a YAML mapping such as '{%s}', or nothing for a public size"
+    parser.add_argument("--audio_encoder", type=_source, metavar="SOURCE", help=source % "encoder_attention_heads: 16")
+    parser.add_argument("--video_encoder", type=_source, metavar="SOURCE", help=source % "encoder_attention_heads: 16")
+    parser.add_argument("--llm", type=_source, metavar="SOURCE", help=source % "num_attention_heads: 32, rms_norm_eps: 1.0e-5, rope_theta: 5.0e5")
+    parser.add_argument("--tokenizer", help="folder or hub id of the LLM's tokenizer, where --llm is no folder")
+    parser.add_argument("--rates", type=_rates, nargs="+", default=[], metavar="STREAM=RATE,...", help="where features were pooled: audio=4,16 video=2,5")
+    parser.add_argument("--lora_scale", type=float, default=0.125, help="alpha / reduction factor of the LLM's LoRA (default: %(default)s)")
+    parser.add_argument("--rope_frequency_dtype", choices=("bfloat16", "float32"), help="default: format of the LLM's tensors")
+    parser.add_argument("--released", action="store_true", help="count Whisper features as the released programs do")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the pretrained parts; default: as in the checkpoint")
+
+
+def _source(text: str):
+    import yaml
+
+    value = yaml.safe_load(text)
+    return value if isinstance(value, dict) else text
+
+
+def _rates(text: str) -> tuple[str, list[int]]:
+    stream, _, rates = text.partition("=")
+    return stream, [int(rate) for rate in rates.split(",")]
+
+
+RELEASED = {"llama_avsr": "Llama-AVSR", "omni_avsr": "Omni-AVSR (and Llama-MT)", "mtsk": "Llama-MTSK", "smop": "Llama-SMoP"}
 CONVERTERS = {
     "avhubert": Converter("AV-HuBERT of fairseq (.pt), pretrained or fine-tuned -> source folder of the avhubert frontend", _avhubert),
+    **{k: Converter(f"released checkpoint of {name} (.pth) -> experiment folder", _released, _add_released_options) for k, name in RELEASED.items()},
+    "to_released": Converter(
+        "experiment folder of a released checkpoint -> its authors' layout (.pth)",
+        _to_released,
+        lambda parser: parser.add_argument("--model_file", help="checkpoint trained further from it, instead of its own") and None,
+    ),
 }
 
 
@@ -47,13 +93,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Convert; what was kept and dropped is logged."""
+    """Convert, and print what was kept and dropped."""
     args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     from espnet2_avsr_llm.hub.resolve import SourceError
 
     try:
-        CONVERTERS[args.kind].run(args)
+        sys.stdout.write(CONVERTERS[args.kind].run(args))
     except SourceError as e:
         sys.exit(f"avsr-llm convert {args.kind}: {e}")
 

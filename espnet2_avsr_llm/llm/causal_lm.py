@@ -32,6 +32,8 @@ class CausalLM(Pretrained):
         init: ``pretrained``, or ``random`` (the architecture without weights, to measure sizes and speed).
         dtype: number format of the frozen weights.
         attn_implementation: as in transformers (``sdpa``, ``eager``, ``flash_attention_2``).
+        rope_frequency_dtype: number format to which the frequencies of the rotary positions are rounded. The released systems
+            were trained and decoded with bfloat16 frequencies (system specification, section 10, item 17).
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
     """
 
@@ -43,6 +45,7 @@ class CausalLM(Pretrained):
         init: str = "pretrained",
         dtype: str = "bfloat16",
         attn_implementation: str = "sdpa",
+        rope_frequency_dtype: str = "float32",
         gradient_checkpointing: bool = False,
     ):
         from transformers import GenerationConfig
@@ -62,6 +65,7 @@ class CausalLM(Pretrained):
         # The source's own defaults (sampling, penalties, lengths) would fill what a search leaves open.
         self.model.generation_config = GenerationConfig()
         self.adopt("model", self.model, origin, revision)
+        round_frequencies(self.model, torch_dtype(rope_frequency_dtype))
         self._add_rows()
         self._context: Callable[[], AbstractContextManager] = nullcontext
         self._checkpointing = gradient_checkpointing
@@ -162,6 +166,14 @@ class CausalLM(Pretrained):
         ):
             if hasattr(self, name):
                 layer.weight[ids] = getattr(self, name).to(layer.weight)
+
+
+@torch.no_grad()
+def round_frequencies(model: nn.Module, dtype: torch.dtype) -> None:
+    """Round the values of every rotary frequency buffer to ``dtype``; the buffer keeps its own format."""
+    for name, frequencies in model.named_buffers():
+        if name.endswith("inv_freq"):
+            frequencies.copy_(frequencies.to(dtype))
 
 
 def _pretrained(folder: str, dtype: torch.dtype, attn_implementation: str) -> nn.Module:
