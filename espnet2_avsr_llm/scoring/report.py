@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Sequence
 
 from espnet2_avsr_llm import __version__
+from espnet2_avsr_llm.analysis.report import section_text, sections
 from espnet2_avsr_llm.scoring.error_rate import ErrorRate
 from espnet2_avsr_llm.scoring.files import read_result, table_cells
 
@@ -63,7 +64,7 @@ def results_markdown(exps: Sequence[Path]) -> str:
 
     Returns:
         Environment, then for each experiment a table of WER and one of CER (in percent, with the 95 % bootstrap interval of
-        the error).
+        the error), and a section for each of its analyses (stage 16).
 
     Raises:
         FileNotFoundError: when an experiment has no scored condition.
@@ -74,6 +75,7 @@ def results_markdown(exps: Sequence[Path]) -> str:
             raise FileNotFoundError(f"No score_wer/result.json below {exp}: run stages 12 and 13 for it first.")
         blocks.append(f"## {exp}")
         blocks += [f"### {metric.upper()}\n\n{_markdown_table(rows)}" for metric, rows in results.items()]
+        blocks += [section_text(section) for section in sections(exp)]
     return "\n\n".join(blocks) + "\n"
 
 
