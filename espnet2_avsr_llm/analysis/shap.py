@@ -22,15 +22,21 @@ Shapes: `p` players, `T` hypothesis tokens with EOS, `N` LLM tokens, `D` LLM wid
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from espnet2_avsr_llm.analysis.utterances import Utterance
+from espnet2_avsr_llm.data.atomic import atomic_path
+from espnet2_avsr_llm.data.noise import named_rng
+from espnet2_avsr_llm.inference.generate import Search, generate
 from espnet2_avsr_llm.model import AVSRLLM
 from espnet2_avsr_llm.pass_plan import Pass
 from espnet2_avsr_llm.sequence import IGNORE, LLMInput, Role
@@ -272,3 +278,30 @@ def explain(model: AVSRLLM, inputs: LLMInput, pass_: Pass, settings: Settings) -
     phi, error = ESTIMATORS[settings.estimator](f, players, settings.max_evals, settings.seed)
     audio = (f.roles[f.players] == Role.AUDIO).cpu().numpy()
     return Explanation(phi, error, audio, f.labels.cpu().numpy(), full, empty, f.evaluations)
+
+
+def explain_utterance(model: AVSRLLM, utterance: Utterance, pass_: Pass, search: Search, settings: Settings) -> Explanation:
+    """Decode an utterance once, and explain that hypothesis; random orders are drawn from the seed and the utterance's id."""
+    hypothesis = generate(model, utterance.features, pass_, [utterance.seconds], search)[0][0]
+    ids = torch.tensor([hypothesis.token_ids], dtype=torch.long, device=model.device)
+    with torch.no_grad():
+        inputs, _ = model.prepare(utterance.features, pass_, (ids, torch.tensor([ids.shape[1]])))
+    seed = int(named_rng(settings.seed, utterance.utt).integers(2**32))
+    return explain(model, inputs, pass_, replace(settings, seed=seed))
+
+
+def write_explanation(file: Path, found: Explanation, about: Mapping[str, Any]) -> None:
+    """Write an ``.npz`` of the fields of an explanation and, as JSON, of what it came from."""
+    arrays = {name: np.asarray(value) for name, value in vars(found).items()}
+    with atomic_path(file) as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, about=np.array(json.dumps(about)), **arrays)
+
+
+def read_explanation(file: Path, about: Mapping[str, Any], newer_than: float = 0) -> Explanation | None:
+    """Read it back; None if there is none, it came from something else, or it is older than the model."""
+    if not file.is_file() or file.stat().st_mtime < newer_than:
+        return None
+    with np.load(file, allow_pickle=False) as arrays:
+        if json.loads(str(arrays["about"])) != json.loads(json.dumps(about)):
+            return None
+        return Explanation(**{f.name: arrays[f.name] for f in fields(Explanation)})

@@ -34,7 +34,7 @@ def valid(streams):
 
 def formula(module, stream, x):
     """Equation of section 2, every expert computed for every token."""
-    routing, pool = module._router[stream], module._pool[stream]
+    routing, pool = module.router_of[stream], module.pool_of[stream]
     router = module.routers[routing]
     probs = (x @ router.weight.T).softmax(-1)
     kept = torch.zeros_like(probs).scatter(1, probs.topk(router.top_k).indices, 1.0) * probs
@@ -58,7 +58,7 @@ def test_formula(routing, layer_norm, renormalise):
     groups = [torch.cat(list(probs.values()))] if routing == "jejr" else list(probs.values())
     balance = sum(p.shape[1] * (torch.zeros_like(p).scatter(1, p.topk(2).indices, 1.0).mean(0) * p.mean(0)).sum() for p in groups)
     torch.testing.assert_close(terms["smop_balance"], 0.01 * balance)
-    z = {s: (valid(given[s]) @ module.routers[module._router[s]].weight.T).logsumexp(-1) ** 2 for s in given}
+    z = {s: (valid(given[s]) @ module.routers[module.router_of[s]].weight.T).logsumexp(-1) ** 2 for s in given}
     expected = torch.cat(list(z.values())).mean() if routing == "jejr" else sum(v.mean() for v in z.values())
     torch.testing.assert_close(terms["smop_z"], 0.001 * expected)
 
