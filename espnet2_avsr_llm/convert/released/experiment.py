@@ -185,7 +185,8 @@ def _place_sources(facts: Facts, files: Mapping[str, dict[str, Tensor]], vocabul
 def describe(folder: Path | str) -> str:
     """What :func:`convert_released` inferred, and where the tensors went, for a person."""
     folder = Path(folder)
-    places = Counter(file for entry in json.loads((folder / RECORD).read_text(encoding="utf-8")).values() for file, _ in entry["pieces"])
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    places = Counter(file for file, _ in {tuple(piece) for entry in record.values() for piece in entry["pieces"]})
     counts = ", ".join(f"{file} {n}" for file, n in sorted(places.items()))
     return f"{folder}: tensors by place: {counts}\n{(folder / CONFIG).read_text(encoding='utf-8')}"
 

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from espnet2_avsr_llm.convert.released.facts import count
 from espnet2_avsr_llm.frontend.avhubert import AVHubertFrontend
 from espnet2_avsr_llm.frontend.whisper import WhisperFrontend
-from espnet2_avsr_llm.hub.build import read_config
+from espnet2_avsr_llm.hub.build import from_folder, read_config
 from espnet2_avsr_llm.hub.resolve import SourceError, arch, arch_names, resolve
-from espnet2_avsr_llm.llm import causal_lm
 
 HEAD_WIDTH = 64  # D / H of every public Whisper and AV-HuBERT
 _SHOWN = 5  # tensors that an error lists
@@ -117,15 +116,22 @@ def _llm_rest(shapes: Config, tensors: Tensors, given: Config) -> Config:
     return {"model_type": kind, "head_dim": width, "num_key_value_heads": tensors[first("k_proj.weight")].shape[0] // width, **public}
 
 
+def _empty_llm(config: Config) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+
+
+def _load_llm(folder: str, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return from_folder(AutoModelForCausalLM, folder, dtype=dtype)
+
+
 KINDS = {
     "whisper": Kind(_whisper_shapes, _encoder_rest("whisper", "d_model"), WhisperFrontend.random, WhisperFrontend.load),
     "avhubert": Kind(_avhubert_shapes, _encoder_rest("avhubert", "encoder_embed_dim"), AVHubertFrontend.random, AVHubertFrontend.load),
-    "llm": Kind(
-        _llm_shapes,
-        _llm_rest,
-        lambda config: causal_lm._random(config, torch.float32, "sdpa"),
-        lambda folder, dtype: causal_lm._pretrained(folder, dtype, "sdpa"),
-    ),
+    "llm": Kind(_llm_shapes, _llm_rest, _empty_llm, _load_llm),
 }
 
 

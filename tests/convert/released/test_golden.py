@@ -59,7 +59,7 @@ def _texts(labels):
 @torch.no_grad()
 def _logits(model, inputs, pass_):
     with model.use(pass_, inputs.attention_mask):
-        return model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, inputs.inputs_embeds.shape[1])
+        return model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, inputs.inputs_embeds.shape[1]).logits
 
 
 @torch.no_grad()
