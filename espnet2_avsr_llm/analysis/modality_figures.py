@@ -31,11 +31,14 @@ def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str,
     example = next(iter(reference.values()))
     tokens = [tokenizer.decode([i]) for i in example.token_ids.tolist()]
     for name, of in found.items():
-        common = [utt for utt in of if utt in reference]
-        conditions[name]["change"] = bootstrap(np.array([audio_share(of[u]) - audio_share(reference[u]) for u in common])) if common else None
-    figures = {
+        changes = [audio_share(of[utt]) - audio_share(reference[utt]) for utt in of if utt in reference]
+        conditions[name]["change"] = None if np.isnan(changes).any() or not changes else bootstrap(np.array(changes))
+    two = {"audio", "video"} == conditions[first]["alignment"].keys()
+    shares = {
         "share": ("Audio share of the Shapley values with 95 % intervals over utterances; dotted: share of audio among the players.", lambda: _share(conditions)),
         "windows": ("Audio share over fifths of the output.", lambda: _windows(conditions)),
+    }
+    figures = (shares if two else {}) | {
         "alignment": ("Mean |φ| over feature time (down) and output time (right), summing to 1; title: diagonal over the rest.", lambda: _maps(conditions)),
         "grouped": ("Where in the output early, middle and late features act; each line sums to 1.", lambda: _grouped(conditions)),
         "example": (f"φ of every player for every token of one utterance ({first}).", lambda: _example(example, tokens)),
@@ -50,10 +53,10 @@ def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str,
 def _text(about: Mapping[str, Any], conditions: Mapping[str, dict]) -> list[str]:
     said = ", ".join(f"{key} {value}" for key, value in about.items())
     overall = [
-        [plain(name), c["utterances"], _percent(c["audio_share"]), _points(c["change"]), f"{100 * c['player_share']:.1f}", _noise(c["noise"])]
+        [plain(name), c["utterances"], _percent(c["audio_share"]), _points(c["change"]), _number(c["player_share"], 100), _number(c["noise"], 1)]
         for name, c in conditions.items()
     ]
-    windows = [[plain(name), *(_percent(w) for w in c["by_window"])] for name, c in conditions.items()]
+    windows = [[plain(name), *map(_percent, c["by_window"] or [None] * WINDOWS)] for name, c in conditions.items()]
     streams = list(next(iter(conditions.values()))["alignment"])
     scores = [[plain(name), *(_interval(c["alignment"][s]["score"]) for s in streams)] for name, c in conditions.items()]
     return [
@@ -67,8 +70,8 @@ def _text(about: Mapping[str, Any], conditions: Mapping[str, dict]) -> list[str]
     ]
 
 
-def _percent(interval: dict) -> str:
-    return f"{100 * interval['value']:.1f} ({100 * interval['low']:.1f}–{100 * interval['high']:.1f})"
+def _percent(interval: dict | None) -> str:
+    return "" if interval is None else f"{100 * interval['value']:.1f} ({100 * interval['low']:.1f}–{100 * interval['high']:.1f})"
 
 
 def _points(interval: dict | None) -> str:
@@ -79,8 +82,8 @@ def _interval(interval: dict) -> str:
     return f"{interval['value']:.2f} ({interval['low']:.2f}–{interval['high']:.2f})"
 
 
-def _noise(noise: float | None) -> str:
-    return "unknown" if noise is None else f"{noise:.2f}"
+def _number(value: float | None, factor: float) -> str:
+    return "" if value is None else f"{factor * value:.2f}"
 
 
 # ---- figures -----------------------------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ def _windows(conditions: Mapping[str, dict]):
     figure = Figure(figsize=(6, 3.2))
     axes = figure.subplots()
     for name, c in conditions.items():
-        value, low, high = (np.array([100 * w[key] for w in c["by_window"]]) for key in ("value", "low", "high"))
+        value, low, high = (np.array([100 * w[key] if w else np.nan for w in c["by_window"]]) for key in ("value", "low", "high"))
         (line,) = axes.plot(range(1, WINDOWS + 1), value, marker="o", label=name)
         axes.fill_between(range(1, WINDOWS + 1), low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set(xlabel="fifth of the output", ylabel="audio share (%)", ylim=(0, 100))
@@ -162,8 +165,10 @@ def _example(found: Explanation, tokens: Sequence[str]):
     axes = figure.subplots()
     limit = np.abs(found.phi).max()
     image = axes.imshow(found.phi, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    axes.axhline(found.audio.sum() - 0.5, color="k", linewidth=0.8)
+    starts = [i for i in range(1, len(found.streams)) if found.streams[i] != found.streams[i - 1]]
+    for start in starts:
+        axes.axhline(start - 0.5, color="k", linewidth=0.8)
     axes.set_xticks(range(len(tokens)), tokens, rotation=90)
-    axes.set(ylabel="audio tokens, then video tokens" if 0 < found.audio.sum() < len(found.audio) else "tokens")
+    axes.set_yticks([0, *starts], found.streams[[0, *starts]])
     figure.colorbar(image, ax=axes, label="φ")
     return figure

@@ -11,9 +11,10 @@ import numpy as np
 
 from espnet2_avsr_llm.analysis.report import plain, table, write_analysis
 from espnet2_avsr_llm.analysis.sinks import Trace
+from espnet2_avsr_llm.model import ROLES
 from espnet2_avsr_llm.sequence import Role
 
-GROUPS = {"token 0": None, "delimiters": Role.DELIMITER, "audio": Role.AUDIO, "video": Role.VIDEO, "prompt": Role.PROMPT}
+GROUPS = {"token 0": None, "delimiters": Role.DELIMITER, **ROLES, "prompt": Role.PROMPT}
 MAPS = 4  # layers whose attention is drawn
 
 
@@ -92,7 +93,7 @@ def sink_counts(seen: Sequence[Seen]) -> dict[str, dict[str, int]]:
     """By token name, with audio and video tokens under one name each: in how many utterances it is there, and a sink."""
     there, sinks = Counter(), Counter()
     for s in seen:
-        labels = [Role(r).name.lower() if r in (Role.AUDIO, Role.VIDEO) else f"{name} ({Role(r).name.lower()})" for r, name in zip(s.roles, s.names)]
+        labels = [Role(r).name.lower() if r in ROLES.values() else f"{name} ({Role(r).name.lower()})" for r, name in zip(s.roles, s.names)]
         there.update(set(labels))
         sinks.update({labels[i] for i in s.trace.sinks})
     return {label: {"sink": sinks[label], "there": count} for label, count in there.items() if sinks[label]}
@@ -109,7 +110,7 @@ def _sink(seen: Seen, token: int, layers: Sequence[int]) -> dict[str, Any]:
 def _text(numbers: Mapping[str, Any], example: Seen) -> list[str]:
     inner = numbers["layers"][1:-1]
     largest = max((peak, layer["layer"], group) for layer in numbers["layers"] for group, peak in layer["peak"].items())
-    said = ", ".join(f"{key} {numbers[key]}" for key in ("model", "task", "rates", "condition", "utterances", "tau") if key in numbers)
+    said = ", ".join(f"{key} {numbers[key]}" for key in ("model", "task", "audio_rate", "video_rate", "condition", "utterances", "tau") if key in numbers)
     squares = np.mean([layer["cosine_squared"] for layer in inner]) if inner else float("nan")
     if numbers["sinks"]:
         found = [table(["token", "utterances in which it is a sink", "of"], [[plain(n), c["sink"], c["there"]] for n, c in numbers["sinks"].items()])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from espnet2_avsr_llm.bin.shap import add_model_options, load
+from espnet2_avsr_llm.bin.shap import add_model_options, describe, load_speech2text, utterances
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -13,7 +13,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_model_options(parser)
     parser.add_argument("--condition", default="clean", help="clean, or the name of a noise list in --noise_dir")
-    parser.add_argument("--num_utts", type=int, default=20, help="utterances, evenly spaced over the set; the first is the example")
     parser.add_argument("--tau", type=float, default=1000.0, help="a massive feature is this many times the layer's median")
     return parser
 
@@ -29,18 +28,18 @@ def main(argv: list[str] | None = None) -> None:
     from espnet2_avsr_llm.analysis.sinks import interventions, mlp_origin, trace
     from espnet2_avsr_llm.analysis.utterances import read, token_names
 
-    model, utts = load(args)
-    pass_ = model.plan.all_passes()[0]
+    speech2text = load_speech2text(args)
+    model, (utts, load) = speech2text.model, utterances(args, speech2text, args.condition)
     seen, example = [], None
-    for utterance in tqdm(read(model, args.data_dir, args.noise_dir, args.condition, utts), total=len(utts), unit="utt"):
+    for utt, encoded in tqdm(read(speech2text, load, utts), total=len(utts), unit="utt"):
         with torch.no_grad():
-            inputs, _ = model.prepare(utterance.features, pass_)
-        found = trace(model, inputs, pass_, args.tau, keep_maps=not seen)
+            inputs, _ = model.prepare(encoded.features, encoded.pass_)
+        found = trace(model, inputs, encoded.pass_, args.tau, keep_maps=not seen)
         roles = inputs.roles[0].tolist()
-        seen.append(Seen(utterance.utt, found, roles, token_names(model, roles)))
-        example = example or inputs
-    origin, rotations = mlp_origin(model, example, pass_, seen[0].trace), interventions(model, example, pass_, seen[0].trace, args.tau)
-    about = {"model": str(args.asr_model_file), "task": pass_.task, "rates": dict(pass_.rates), "condition": args.condition, "tau": args.tau}
+        seen.append(Seen(utt, found, roles, token_names(model, roles)))
+        example = example or (model, inputs, encoded.pass_, found)
+    origin, rotations = mlp_origin(*example), interventions(*example, args.tau)
+    about = {**describe(args, speech2text), "condition": args.condition, "tau": args.tau}
     write_sinks(args.output_dir, about, seen, origin, rotations)
     logging.info(f"{args.output_dir}: {len(seen)} utterances, {sum(len(s.trace.sinks) for s in seen)} sinks")
 
