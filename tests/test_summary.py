@@ -87,17 +87,9 @@ def test_released_joint_mixture_of_projectors(capsys):
     assert projector["active"] == 25_202_688 - 4 * 1024  # two experts of an audio token and two of a video token
 
 
-def test_equal_active_size(capsys):
-    """The plain projector that Llama-SMoP is compared with: one bias less for each stream."""
-    args = [run(capsys, "--config", CONF / f"llama_smop_{name}.yaml", "--json") for name in ("plain", "dedr")]
-    plain, mixed = (json.loads(out)["parameters"]["by_part"]["projector"]["active"] for out in args)
-    assert mixed - plain == 2 * 2048
-
-
-@pytest.mark.parametrize("placement", ["ffn", "mhsa", "layer"])
-def test_sizes_of_mome_by_override(capsys, placement):
+def test_sizes_of_mome_by_override(capsys):
     """Specification 4.2: 1B as configured, 3B with bottleneck 12."""
-    args, larger = ["--config", CONF / f"mome_{placement}.yaml", "--json"], ["--llm_conf", "arch=llama-3.2-3b", "--adapter_conf", "bottleneck=12"]
+    args, larger = ["--config", CONF / "mome_mhsa.yaml", "--json"], ["--llm_conf", "arch=llama-3.2-3b", "--adapter_conf", "bottleneck=12"]
     small, large = (json.loads(run(capsys, *args, *more))["parameters"]["by_part"]["adapter"] for more in ([], larger))
     assert [round(n / 1e6, 2) for n in (small["active"], large["active"])] == [3.54, 12.73]
     assert [round(n / 1e6, 1) for n in (small["total"], large["total"])] == [14.1, 53.6]
