@@ -11,6 +11,7 @@ from espnet2_avsr_llm.analysis.experts import DEAD, MODALITIES
 from espnet2_avsr_llm.analysis.report import table, write_analysis
 
 Numbers = Mapping[str, Any]
+AGREEMENT = ("agreement", "elsewhere", "chance")
 
 
 def write_experts(folder: Path, about: Numbers, numbers: Numbers) -> None:
@@ -40,8 +41,9 @@ def _text(about: Numbers, numbers: Numbers) -> list[str]:
     lines.append(table(["pass", "modality", "tokens", "entropy", "most used expert"], rows))
     kinds = [m for m in MODALITIES if any(row["modality"] == m for row in numbers["agreement"])]
     if kinds:
-        rows = [[m, *(f"{np.mean([row[key] for row in numbers['agreement'] if row['modality'] == m]):.3f}" for key in ("agreement", "elsewhere"))] for m in kinds]
-        lines.append(table(["modality", "experts in common at the same time", "half an utterance apart"], rows))
+        means = {m: [np.mean([row[key] for row in numbers["agreement"] if row["modality"] == m]) for key in AGREEMENT] for m in kinds}
+        rows = [[m, *(f"{mean:.3f}" for mean in means[m])] for m in kinds]
+        lines.append(table(["modality", "experts in common at the same time", "half an utterance apart", "by chance"], rows))
     return lines
 
 

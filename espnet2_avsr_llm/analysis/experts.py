@@ -7,7 +7,7 @@ together with their transcripts, one after the other, at every scale of the plan
     entropy         of the router's probabilities, mean over tokens, divided by log E
     usage           share of all choices that fall on each expert, over scales and modalities; dead: below 1/4 of the uniform 1/E
     agreement       |A ∩ B| / K of the experts of tokens of two scales at the same time of one utterance; beside it that of tokens half
-                    an utterance apart, which is what equal shares alone would give
+                    an utterance apart, which is what equal shares alone would give, and K / E, which is chance
 
 Shapes: `T` tokens, `E` experts, `K` chosen experts.
 """
@@ -108,7 +108,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._by: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self._agreement: dict[tuple[str, str, str, str], list[tuple[float, float]]] = defaultdict(list)
+        self._agreement: dict[tuple[str, str, str, str], list[tuple[float, ...]]] = defaultdict(list)
 
     def add(self, passes: Sequence[Pass], routed: Sequence[Mapping[str, Routed]]) -> None:
         """One utterance.
@@ -123,9 +123,11 @@ class Tally:
         for (p, a), (q, b) in itertools.combinations(zip(passes, routed), 2):
             for pool, modality in itertools.product(a.keys() & b.keys(), MODALITIES):
                 rates = p.rates.get(modality, 1), q.rates.get(modality, 1)
-                found = agreement(a[pool].of(modality).choice, b[pool].of(modality).choice, *rates)
+                one, other = a[pool].of(modality), b[pool].of(modality)
+                found = agreement(one.choice, other.choice, *rates)
                 if found is not None:
-                    self._agreement[pool, p.name, q.name, modality].append(found)
+                    chance = one.choice.shape[1] / one.probs.shape[1]
+                    self._agreement[pool, p.name, q.name, modality].append((*found, chance))
 
     def _count(self, key: tuple[str, str, str], of: Routed) -> None:
         tokens, experts = of.probs.shape
@@ -147,7 +149,7 @@ class Tally:
             chosen[pool] = chosen.get(pool, 0) + sums["chosen"].sum(0)
         pools = {pool: _usage(counts) for pool, counts in chosen.items()}
         pairs = [
-            {"pool": pool, "passes": [a, b], "modality": modality, "agreement": mean[0], "elsewhere": mean[1]}
+            {"pool": pool, "passes": [a, b], "modality": modality, "agreement": mean[0], "elsewhere": mean[1], "chance": mean[2]}
             for (pool, a, b, modality), found in self._agreement.items()
             for mean in [np.mean(found, 0).tolist()]
         ]

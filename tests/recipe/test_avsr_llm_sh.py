@@ -165,6 +165,14 @@ def test_analysis(recipe):
     assert "log: 'exp/av/analysis/shap.log'" in out.stdout
 
 
+@pytest.mark.parametrize("part", ["projector: smop", "adapter: mome"])
+def test_analysis_of_experts(recipe, part):
+    recipe.write(AV, f"audio_frontend: whisper\nvideo_frontend: avhubert\n{part}\n")
+    recipe.run("--asr_config", AV, "--stage", "16")
+    assert recipe.programs() == ["sinks", "sinks", "experts", "shap", "report"]
+    assert recipe.calls[2].endswith("--output_dir exp/av/analysis/experts --asr_model_file exp/av/valid.acc.ave.pth")
+
+
 def test_failure_stops_and_names_the_log(recipe):
     out = recipe.run("--asr_configs", A, "--stage", "12", FAIL="espnet2_avsr_llm.bin.avsr_llm_inference")
     assert out.returncode == 1

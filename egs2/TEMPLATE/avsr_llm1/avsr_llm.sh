@@ -306,6 +306,7 @@ stage_16() {
         {
             analyse "${exp}" sinks_before sinks
             analyse "${exp}" sinks sinks ${trained}
+            if grep -Eq '^(projector: *smop|adapter: *mome)' "${asr_config}"; then analyse "${exp}" experts experts ${trained}; fi
             analyse "${exp}" shap shap ${trained} --conditions $(conditions_of "${asr_config}") ${analysis_args}
         }
         if [ -e "${exp}/RESULTS.md" ]; then "${python}" -m espnet2_avsr_llm.bin.results "${exp}" >/dev/null; fi
@@ -317,7 +318,7 @@ titles=(
     [0]="environment" [1]="data preparation for data/${train_set}, data/${valid_set}, ..." [3]="dump audio and mouth regions: data -> ${data_feats}"
     [4]="remove long, short and empty utterances" [5]="noise lists; pretrained parts" [10]="length files" [11]="training"
     [12]="decoding" [13]="scoring" [14]="pack models" [15]="upload to the Hugging Face hub"
-    [16]="analysis: attention sinks, Shapley values"
+    [16]="analysis: attention sinks, experts, Shapley values"
 )
 ! ${skip_data_prep} || skip_stages+=" 1 2 3 4 5"
 ! ${skip_train} || skip_stages+=" 2 4 6 7 8 9 10 11"
