@@ -286,6 +286,22 @@ def test_recorded_costs_are_those_of_the_input(omni, monkeypatch, utterances):
         assert hypothesis.tflops == pytest.approx(sum(prefill_flops(omni.model, pass_, n) for n in lengths) / 1e12)
 
 
+@pytest.mark.parametrize("streams", [["audiovisual"], ["audio", "video"]], ids=["fused", "both"])
+def test_one_encoder_for_sound_and_lips(tiny_config, tmp_path, monkeypatch, streams):
+    """AV-HuBERT's two audio-visual modes: what is missing, the length of what is there, rates by name."""
+    config = tiny_config("avsr", "avg_pool", plan=("fixed", {"passes": [{"task": "avsr", "rates": dict.fromkeys(streams, r)} for r in (2, 5)]}))
+    config |= {"audio_frontend": None, "video_frontend": "avhubert", "video_frontend_conf": {**config["video_frontend_conf"], "streams": streams}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    decoder, read = Speech2Text(tmp_path / "config.yaml", video_rate=5, **LIMIT), []
+    assert picked([decoder(*MIXED[0])])[0] == ("avsr", *[5] * len(streams))
+    prepare = decoder.model.prepare
+    monkeypatch.setattr(decoder.model, "prepare", lambda *args: read.append(prepare(*args)[0]) or prepare(*args))
+    notes = {"fused": ["", "", ""], "both": ["", "no video", "no audio"]}["fused" if len(streams) == 1 else "both"]
+    for (speech, video), note in zip((MIXED[0], MIXED[3], MIXED[4]), notes):
+        hypothesis = decoder(speech, video, video_rate=2)[0][3]
+        assert (hypothesis.llm_tokens, hypothesis.note) == (int(read[-1].attention_mask.sum()), note)
+
+
 @pytest.mark.parametrize("name", ["max_llm_tokens", "max_tflops"])
 def test_a_budget_takes_the_finest_rates_that_fit_each_utterance(omni, name):
     def costs(u):
