@@ -69,7 +69,7 @@ def load_tokens(source: str | None = None, revision: str | None = None, init: st
     folder = resolve(source, revision)
     try:
         return Tokens(AutoTokenizer.from_pretrained(folder))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError) as e:
         raise SourceError(f"{folder} holds no tokenizer that transformers can read: {e}") from e
 
 
