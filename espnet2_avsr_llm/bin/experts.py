@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
-from espnet2_avsr_llm.bin.shap import add_model_options, load
+from espnet2_avsr_llm.bin.shap import add_model_options, describe, load_speech2text, utterances
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -29,17 +28,18 @@ def main(argv: list[str] | None = None) -> None:
     from espnet2_avsr_llm.analysis.experts import Tally, observe
     from espnet2_avsr_llm.analysis.utterances import read
 
-    model, utts = load(args)
-    texts = dict(line.split(maxsplit=1) for line in (Path(args.data_dir) / "text").read_text(encoding="utf-8").splitlines())
+    speech2text = load_speech2text(args)
+    model, (utts, load) = speech2text.model, utterances(args, speech2text, args.condition)
+    texts = dict(line.split(maxsplit=1) for line in (args.data_dir / "text").read_text(encoding="utf-8").splitlines())
     passes, tally = model.plan.all_passes(), Tally()
     found = 0
-    for utterance in tqdm(read(model, args.data_dir, args.noise_dir, args.condition, utts), total=len(utts), unit="utt"):
-        ids = torch.tensor([model.llm.tokens.encode(texts[utterance.utt])], device=model.device)
+    for utt, encoded in tqdm(read(speech2text, load, utts), total=len(utts), unit="utt"):
+        ids = torch.tensor([model.llm.tokens.encode(texts[utt])], device=model.device)
         text = ids, torch.tensor([ids.shape[1]], device=model.device)
-        tally.add(passes, [observe(model, utterance.features, p, text) for p in passes])
+        tally.add(passes, [observe(model, encoded.features, p, text) for p in passes])
         found += 1
-    about = {"model": str(args.asr_model_file), "data": str(args.data_dir), "condition": args.condition, "utterances": found}
-    write_experts(Path(args.output_dir), about, tally.numbers())
+    about = {**describe(args, speech2text), "condition": args.condition, "utterances": found}
+    write_experts(args.output_dir, about, tally.numbers())
     logging.info(f"{args.output_dir}: {found} utterances")
 
 

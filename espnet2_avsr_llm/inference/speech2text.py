@@ -15,6 +15,7 @@ from espnet2_avsr_llm.data.collate import collate
 from espnet2_avsr_llm.data.media import read_audio, read_roi, read_video
 from espnet2_avsr_llm.data.preprocess import eval_inputs
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
+from espnet2_avsr_llm.hub.archive import check_archive
 from espnet2_avsr_llm.inference.choose import Choice, Request, choose_pass, choose_task
 from espnet2_avsr_llm.inference.generate import Hypothesis, Search, generate
 from espnet2_avsr_llm.inference.load import load_model
@@ -98,7 +99,10 @@ class Speech2Text:
             from espnet_model_zoo.downloader import ModelDownloader
 
             cachedir = cachedir or str(Path.home() / ".cache" / "espnet_model_zoo")
-            files = ModelDownloader(cachedir).download_and_unpack(model_tag)
+            downloader = ModelDownloader(cachedir)
+            if Path(fetched := downloader.download(model_tag)).is_file():
+                check_archive(fetched)
+            files = downloader.download_and_unpack(model_tag)
         return Speech2Text(**{k: files[k] for k in ("asr_train_config", "asr_model_file")}, **options)
 
     def __call__(
