@@ -13,7 +13,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_model_options(parser)
     parser.add_argument("--condition", default="clean", help="clean, or the name of a noise list in --noise_dir")
-    parser.add_argument("--num_utts", type=int, default=50, help="utterances, evenly spaced over the set")
     return parser
 
 
