@@ -56,6 +56,7 @@ ASR = [
     (drop("llm.model.norm.weight"), "lacks llm.model.norm.weight"),
     (drop("llm.model.embed_tokens.weight"), "lacks llm.model.embed_tokens.weight"),
     (put(audio_encoder__surplus=torch.zeros(1)), "has audio_encoder.surplus besides"),
+    (put(video_encoder__post_extract_proj__weight=torch.zeros(16, 32)), "has video_encoder, but no projector for it"),
     (put(optimizer=torch.zeros(1)), "tensor 'optimizer', which no released system has"),
     (put(audio_proj__0__weight=torch.zeros(12, 17)), "audio_proj.0.weight reads 17 features: expected a multiple of the encoder's 16"),
     (put(audio_proj__2__weight=torch.zeros(5, 12)), "size mismatch for projector.streams.audio.2.weight"),
