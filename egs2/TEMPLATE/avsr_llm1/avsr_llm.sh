@@ -41,6 +41,7 @@ asr_config=    # the same, by ESPnet's name
 asr_args=      # options for training, e.g. "--max_epoch 5"
 asr_tag=       # name of the experiment, for a single configuration
 asr_exp=       # its folder
+asr_stats_dir= # length files made before, instead of those of each configuration
 inference_config=conf/decode/greedy.yaml
 inference_args=
 inference_requests= # what to decode with, e.g. "task=asr,audio_rate=4 max_llm_tokens=60"; default: all that was trained
@@ -98,7 +99,7 @@ exp_of() { # CONFIG: its experiment folder
 }
 
 stats_of() { # CONFIG: its length files
-    echo "${expdir}/stats_$(basename "$1" .yaml)$(args_tag)"
+    echo "${asr_stats_dir:-${expdir}/stats_$(basename "$1" .yaml)$(args_tag)}"
 }
 
 uses() { # CONFIG audio|video: does the model take this stream?
@@ -221,7 +222,7 @@ train() { # CONFIG THREADS
 
 stage_11() {
     local asr_config jobs=1 status=0
-    stage_10 # other --asr_args may need other length files
+    [ -n "${asr_stats_dir}" ] || stage_10 # other --asr_args may need other length files
     # on the CPU several models at once, a thread each, are done sooner than one after the other with all threads
     if [ "${ngpu}" -eq 0 ] && [[ "${asr_configs}" == *" "* ]]; then jobs=${num_threads}; fi
     for asr_config in ${asr_configs}; do
