@@ -25,7 +25,7 @@ class Tokens:
     def __init__(self, tokenizer):
         if tokenizer.eos_token_id is None:
             raise SourceError(f"The tokenizer {tokenizer.name_or_path!r} names no end-of-sequence token: transcripts could not end")
-        tokenizer.add_special_tokens({"pad_token": PAD, "extra_special_tokens": list(ADDED_TOKENS[1:])}, replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens({"pad_token": PAD, "additional_special_tokens": list(ADDED_TOKENS[1:])})
         self.tokenizer = tokenizer
         self.added_ids = tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
         self.bos_id, self.eos_id, self.pad_id = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
