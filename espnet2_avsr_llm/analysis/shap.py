@@ -115,7 +115,7 @@ class TokenScores:
             rows[:, self.players] = torch.where(kept[..., None], self.embeds[self.players], self._absent)
         embeds = pad_sequence(list(rows), batch_first=True, padding_side="left")
         mask = pad_sequence([torch.ones(len(row), dtype=torch.long, device=kept.device) for row in rows], batch_first=True, padding_side="left")
-        with self.model.use(self.pass_, mask):
+        with self.model.use(self.pass_):
             logits = self.model.llm(embeds, mask, (mask.cumsum(1) - 1).clamp(min=0), len(self.labels) + 1).logits
         return self._scores(logits).double().cpu().numpy()
 
