@@ -190,7 +190,7 @@ def sampling(f: SetFunction, players: int, max_evals: int, seed: int) -> Estimat
         def sampling_estimate(self, j, f, x, X, nsamples=10):
             mean, variance = super().sampling_estimate(j, f, x, X, nsamples)
             variances.setdefault(int(j), []).append((nsamples, variance))
-            return mean, variance + np.finfo(np.float64).tiny ** 0.25
+            return mean, variance + 1e-30
 
     with _numpy_seed(seed):
         values = Explainer(f, np.zeros((1, players))).shap_values(np.ones((1, players)), nsamples=max_evals // 2, silent=True)
