@@ -56,7 +56,7 @@ def _download(repo: str, revision: str | None) -> Path:
             if "Consistency check failed" in str(e) and not again:
                 continue  # what came is not what the hub announced: it is thrown away and fetched once more
             why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else f"the hub cannot be reached ({type(e).__name__}: {e!s:.120})"
-            raise SourceError(f"{repo} is not (or not wholly) in the cache and {why}. {by_hand}") from e
+            raise SourceError(f"{repo} is not in the cache and {why}. {by_hand}") from e
     raise AssertionError("the second round returns or raises")
 
 

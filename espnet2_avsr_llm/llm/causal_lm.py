@@ -69,6 +69,8 @@ class CausalLM(Pretrained):
         super().__init__()
         self.tokens: Tokens = load_tokens(source, revision, init, arch)
         number = torch_dtype(dtype)
+        if quant and init == "random" and torch.get_default_device().type != "meta":
+            raise SourceError(f"llm quant: {quant} with init: random: quant needs pretrained weights")
         options = {"dtype": number, "attn_implementation": attn_implementation}
         placed = options | placement(quant, device, number)
         load, random = (lambda folder, _: _pretrained(folder, placed)), (lambda facts: _random(facts, options))

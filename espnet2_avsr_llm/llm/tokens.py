@@ -81,7 +81,7 @@ def load_tokenizer(source: str, revision: str | None = None):
     folder = resolve(source, revision)
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError) as e:
         raise SourceError(f"{folder} holds no tokenizer that transformers can read: {e}") from e
 
 
