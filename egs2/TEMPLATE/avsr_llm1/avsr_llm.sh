@@ -106,6 +106,12 @@ uses() { # CONFIG audio|video: does the model take this stream?
     grep -Eq "^$2_frontend:" "$1" && ! grep -Eq "^$2_frontend:[[:space:]]*(none|null|nil|~)?[[:space:]]*(#.*)?$" "$1"
 }
 
+conditions() { # test conditions
+    local snr
+    printf 'clean'
+    for snr in ${noise_snrs}; do printf ' babble_%sdB' "${snr}"; done
+}
+
 # -- running --
 run_logged() { # LOG COMMAND...: run a command that logs to LOG, showing how far it is; on failure its last lines
     # an exit status of ${tolerated} is no failure
@@ -234,21 +240,20 @@ stage_11() {
 }
 
 stage_12() {
-    local asr_config exp dset out snr gpus=0 conditions=clean
-    for snr in ${noise_snrs}; do conditions+=" babble_${snr}dB"; done
+    local asr_config exp dset out gpus=0
     ! ${gpu_inference} || gpus=1
     for asr_config in ${asr_configs}; do
         exp=$(exp_of "${asr_config}")
         for dset in ${test_sets}; do
             out=${exp}/${inference_tag}/${dset}
             log "Decoding started... log: '${out}/decode.log'"
-            # shellcheck disable=SC2086
+            # shellcheck disable=SC2046,SC2086
             OMP_NUM_THREADS=$(threads "${gpus}") run_logged "${out}/decode.log" \
                 ${decode_cmd} --gpu "${gpus}" "${out}/decode.log" \
                 "${python}" -m espnet2_avsr_llm.bin.avsr_llm_inference --config "${inference_config}" --ngpu "${gpus}" \
                 --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/${inference_asr_model}" \
                 --data_dir "${data_feats}/${dset}" --noise_dir "${noise_dir}/${dset}" \
-                --conditions ${conditions} --output_dir "${out}" \
+                --conditions $(conditions) --output_dir "${out}" \
                 ${inference_requests:+--requests ${inference_requests}} ${inference_args}
         done
     done
@@ -308,7 +313,7 @@ stage_16() {
             analyse "${exp}" sinks_before sinks
             analyse "${exp}" sinks sinks ${trained}
             if grep -Eq '^(projector: *smop|adapter: *mome)' "${asr_config}"; then analyse "${exp}" experts experts ${trained}; fi
-            analyse "${exp}" shap shap ${trained} --conditions $(conditions_of "${asr_config}") ${analysis_args}
+            analyse "${exp}" shap shap ${trained} --conditions $(conditions) ${analysis_args}
         }
         if [ -e "${exp}/RESULTS.md" ]; then "${python}" -m espnet2_avsr_llm.bin.results "${exp}" >/dev/null; fi
         "${python}" -m espnet2_avsr_llm.bin.report "${exp}"
