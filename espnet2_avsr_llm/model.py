@@ -180,10 +180,9 @@ class AVSRLLM(Checkpointed):
         scored = labels != IGNORE
         accuracy = (logits.detach().argmax(-1) == labels)[scored].float().mean()
         tokens = (text[1] + 1).sum()
-        share = tokens / sum_over_ranks(tokens)  # by which ESPnet weights this rank's loss; routers give parts of a sum over ranks
-        terms = {name: part / share for name, part in terms.items()}
+        share = tokens / sum_over_ranks(tokens)  # by which ESPnet weights this rank's loss; terms are parts of a sum over ranks
         terms |= {name: term(output.hidden_states, inputs.roles) for name, term in self.losses.items()}
-        return PassOutput(loss, accuracy, logits, terms)
+        return PassOutput(loss, accuracy, logits, {name: part / share for name, part in terms.items()})
 
     def use(self, pass_: Pass, attention_mask: Tensor | None = None) -> AbstractContextManager:
         """Context in which the adapter is that of ``pass_``; the mask is for training, where an adapter may have losses."""

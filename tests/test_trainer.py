@@ -26,6 +26,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["espnet2_avsr_llm.task", "transformers.models.llama.modeling_llama", "peft"])
 OMNI = ("random_rates", {"rates": {"audio": [4, 16], "video": [2, 5]}, "tasks": {"asr": 1.0, "vsr": 1.5, "avsr": 1.0}})
 MOME = {"bottleneck": 3, "routed": 6, "top_k": 2, "balance": 1.0}
+DECORRELATION = {"losses": ["decorrelation"], "losses_conf": {"decorrelation": {"weight": 3.0, "layers": "released"}}}
 SGD = ["--optim", "sgd", "--optim_conf", "lr=0.05"]
 
 
@@ -333,11 +334,11 @@ def run_two_ranks(command, init_file):
 def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_path, case):
     """DDP finds the parameters that a step leaves unused: those of a stream that a rank lacks, of rates that were not drawn.
 
-    Balance losses are those of the tokens of both ranks, which have different numbers of them.
+    Balance losses are those of the tokens of both ranks, which have different numbers of them; so is the decorrelation loss.
     """
     kinds = {
         "drawn_rates": dict(compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]}),
-        "experts": dict(projector="smop", projector_conf={"routing": "dedr", "balance": 1.0, "z": 1.0}, adapter="mome", adapter_conf=MOME),
+        "experts": dict(projector="smop", projector_conf={"routing": "dedr", "balance": 1.0, "z": 1.0}, adapter="mome", adapter_conf=MOME, **DECORRELATION),
     }
     config = tiny_config(**kinds.get(case, {}))
     utts = [line.split()[0] for line in (corpus / "train" / "text").read_text().splitlines()]

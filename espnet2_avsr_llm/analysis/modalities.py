@@ -20,6 +20,7 @@ from typing import Callable, Sequence
 import numpy as np
 
 from espnet2_avsr_llm.analysis.shap import Explanation
+from espnet2_avsr_llm.model import ROLES
 
 WINDOWS, BINS, GROUPS = 5, 10, 3
 REPLICATES = 1000
@@ -28,9 +29,9 @@ Interval = dict[str, float]  # value, low, high
 
 
 def audio_share(found: Explanation) -> float:
-    """A of one utterance."""
+    """A of one utterance; NaN where sound and lips are fused into one stream."""
     size = np.abs(found.phi)
-    return float(size[found.audio].sum() / size.sum())
+    return float("nan") if "audiovisual" in found.streams else float(size[found.streams == "audio"].sum() / size.sum())
 
 
 def share_by_window(found: Explanation) -> np.ndarray:
@@ -38,7 +39,7 @@ def share_by_window(found: Explanation) -> np.ndarray:
     size, tokens = np.abs(found.phi), found.phi.shape[1]
     bounds = np.linspace(0, tokens, WINDOWS + 1).astype(int)
     parts = [size[:, a:b] for a, b in zip(bounds, bounds[1:])]
-    return np.array([part[found.audio].sum() / part.sum() if part.size else np.nan for part in parts])
+    return np.array([part[found.streams == "audio"].sum() / part.sum() if part.size else np.nan for part in parts])
 
 
 def alignment_map(phi: np.ndarray) -> np.ndarray:
@@ -68,7 +69,7 @@ def _bins(tokens: int, bins: int, mean: bool) -> np.ndarray:
     return parts / parts.sum(1, keepdims=True) if mean else parts
 
 
-def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] = lambda means: means, seed: int = 0) -> list[Interval] | Interval:
+def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] = lambda means: means, seed: int = 0) -> list[Interval | None] | Interval | None:
     """A statistic of the mean over utterances, with its 95 % percentile interval.
 
     Args:
@@ -76,7 +77,7 @@ def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] 
         statistic: of means (..., *value shape).
 
     Returns:
-        ``value``, ``low`` and ``high``; a list of them where the statistic has one dimension.
+        ``value``, ``low`` and ``high``, or None where no utterance has a value; a list of them where the statistic has one dimension.
     """
     values = np.asarray(values, float)
     picks = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), REPLICATES).astype(float)
@@ -84,34 +85,40 @@ def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray] 
     with np.errstate(invalid="ignore"):
         means = np.tensordot(picks, np.nan_to_num(values), 1) / np.tensordot(picks, present.astype(float), 1)
         mean = np.nan_to_num(values).sum(0) / present.sum(0)
-    value, (low, high) = statistic(mean), np.nanquantile(statistic(means), [0.025, 0.975], axis=0)
-    rows = [dict(zip(("value", "low", "high"), map(float, row))) for row in zip(np.atleast_1d(value), np.atleast_1d(low), np.atleast_1d(high))]
+    value, drawn = statistic(mean), statistic(means)
+    rows = [_interval(float(v), d) for v, d in zip(np.atleast_1d(value), drawn.reshape(REPLICATES, -1).T)]
     return rows if np.ndim(value) else rows[0]
+
+
+def _interval(value: float, drawn: np.ndarray) -> Interval | None:
+    if np.isnan(value):
+        return None
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def summarise(explanations: Sequence[Explanation]) -> dict:
     """The three analyses of the utterances of one condition.
 
     Args:
-        explanations: at least one; all of models that read the same streams.
+        explanations: at least one, of one model.
 
     Returns:
         ``utterances``, ``audio_share``, ``player_share`` (N_a / p), ``noise`` (standard error over |φ|, both summed; null where unknown),
-        ``by_window``, and for each stream ``alignment`` with ``score``, ``map`` and ``grouped``.
+        ``by_window``, and for each stream ``alignment`` with ``score``, ``map`` and ``grouped``. Where sound and lips are fused into
+        one stream there are no shares (null).
     """
     shares = np.array([audio_share(e) for e in explanations])
     errors = np.array([e.error.sum() / np.abs(e.phi).sum() for e in explanations])
+    streams = [s for s in ROLES if any(s in e.streams for e in explanations)]
+    fused = np.isnan(shares).any()
     return {
         "utterances": len(explanations),
-        "audio_share": bootstrap(shares),
-        "player_share": float(np.mean([e.audio.mean() for e in explanations])),
+        "audio_share": None if fused else bootstrap(shares),
+        "player_share": None if fused else float(np.mean([(e.streams == "audio").mean() for e in explanations])),
         "noise": None if np.isnan(errors).any() else float(errors.mean()),
-        "by_window": bootstrap(np.stack([share_by_window(e) for e in explanations])),
-        "alignment": {
-            stream: _alignment([e.phi[rows] for e in explanations if (rows := e.audio if stream == "audio" else ~e.audio).any()])
-            for stream in ("audio", "video")
-            if any((e.audio if stream == "audio" else ~e.audio).any() for e in explanations)
-        },
+        "by_window": None if fused else bootstrap(np.stack([share_by_window(e) for e in explanations])),
+        "alignment": {s: _alignment([e.phi[e.streams == s] for e in explanations if s in e.streams]) for s in streams},
     }
 
 

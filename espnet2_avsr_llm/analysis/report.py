@@ -30,7 +30,12 @@ pre { background: #f6f6f6; padding: 0.8rem; overflow: auto; max-height: 30rem; f
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table."""
-    return "\n".join(f"|{'|'.join(str(cell).replace('|', chr(92) + '|') for cell in row)}|" for row in [head, ["---"] * len(head), *rows])
+    return "\n".join(f"|{'|'.join(map(str, row))}|" for row in [head, ["---"] * len(head), *rows])
+
+
+def plain(text: str) -> str:
+    """Text of data (token names, utterances) that neither Markdown nor HTML takes for its own signs."""
+    return "".join(f"&#{ord(c)};" if c in "<>&|*`[]\\#!~" else c for c in text)
 
 
 def write_analysis(folder: Path, title: str, text: Sequence[str], figures: Mapping[str, tuple[str, Callable]], numbers: Mapping[str, Any]) -> None:
@@ -105,8 +110,7 @@ def _section_html(section: Path, name: Path) -> str:
         caption, file = html.escape(match[1]), f"{name.as_posix()}/{match[2]}"
         return f'<figure><img src="{file}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 
-    # text of utterances is data: its < and & are shown, not obeyed
-    body = IMAGE.sub(figure, html.escape(section.read_text(encoding="utf-8"), quote=False).replace("### ", "## ", 1))
+    body = IMAGE.sub(figure, section.read_text(encoding="utf-8").replace("### ", "## ", 1))
     numbers = (section.parent / NUMBERS).read_text(encoding="utf-8")
     whole = f"<pre>{html.escape(numbers)}</pre>" if len(numbers) < 200_000 else ""
     link = f'<a href="{name.as_posix()}/{NUMBERS}">{NUMBERS}</a>'

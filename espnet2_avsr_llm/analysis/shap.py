@@ -13,25 +13,31 @@ numbers of LLM models come from it). Scores are in float32.
 The estimators are those of the `shap` package over batches of coalitions; a coalition met again is not run again, so that f(P) and
 f(∅) are the same numbers everywhere and the efficiency axiom holds exactly in permutation walks.
 
-Derived for Llama-3.1-8B in bfloat16 and 64 coalitions of N = 650 tokens with T + 1 = 33 positions at the head: 16.1 GB of weights; 2 GB
-of states and 3.6 GB in the MLP (three of N × 14336); 0.54 GB of logits of 128256 entries. Peak with the encoders below 24 GB; it falls
-with ``batch_size``.
+Derived for Llama-3.1-8B in bfloat16 and 32 coalitions of N = 650 tokens (25 s at rates (4, 2)) with T + 1 = 33 positions at the head:
+16.1 GB of weights and 1.3 GB of encoders (Whisper medium, AV-HuBERT Large); 0.9 GB of states (32 × N × 4096, three in bfloat16 and one
+in float32), 1.8 GB in the MLP (three of 32 × N × 14336), 0.3 GB of logits (33 × 128256 each). Peak near 20 GB; ``batch_size`` lowers it.
 
 Shapes: `p` players, `T` hypothesis tokens with EOS, `N` LLM tokens, `D` LLM width, `V` vocabulary, `n` coalitions.
 """
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet2_avsr_llm.model import AVSRLLM
+from espnet2_avsr_llm.data.atomic import atomic_path
+from espnet2_avsr_llm.data.noise import named_rng
+from espnet2_avsr_llm.inference.generate import generate
+from espnet2_avsr_llm.inference.speech2text import Encoded, Speech2Text
+from espnet2_avsr_llm.model import ROLES, AVSRLLM
 from espnet2_avsr_llm.pass_plan import Pass
 from espnet2_avsr_llm.sequence import IGNORE, LLMInput, Role
 
@@ -62,7 +68,7 @@ class TokenScores:
         ValueError: unknown removal or score, several rows, or no text.
     """
 
-    def __init__(self, model: AVSRLLM, inputs: LLMInput, pass_: Pass, removal: str = "zero", score: str = "log_prob", batch_size: int = 64):
+    def __init__(self, model: AVSRLLM, inputs: LLMInput, pass_: Pass, removal: str = "zero", score: str = "log_prob", batch_size: int = 32):
         for name, value, known in (("removal", removal, REMOVALS), ("score", score, SCORES)):
             if value not in known:
                 raise ValueError(f"shap {name}: {value!r}; choose from {', '.join(known)}")
@@ -71,7 +77,7 @@ class TokenScores:
         self.model, self.pass_, self.removal, self.score, self.batch_size = model, pass_, removal, score, batch_size
         self.embeds, self.roles = inputs.inputs_embeds[0], inputs.roles[0]
         self.labels = inputs.labels[0][inputs.labels[0] != IGNORE]
-        self.players = ((self.roles == Role.AUDIO) | (self.roles == Role.VIDEO)).nonzero()[:, 0]
+        self.players = torch.isin(self.roles, self.roles.new_tensor(list(ROLES.values()))).nonzero()[:, 0]
         self._absent = self._replacement()
         self._known: dict[bytes, np.ndarray] = {}
 
@@ -226,7 +232,7 @@ class Settings:
     max_evals: int = 2000
     removal: str = "zero"
     score: str = "log_prob"
-    batch_size: int = 64
+    batch_size: int = 32
     seed: int = 0
 
     def __post_init__(self):
@@ -241,7 +247,7 @@ class Explanation:
     Attributes:
         phi: (p, T).
         error: (p, T) standard errors; NaN where unknown.
-        audio: (p,), True for audio tokens, False for video tokens.
+        streams: (p,) name of each player's stream.
         token_ids: (T,) the hypothesis with EOS.
         full: (T,) f(P).
         empty: (T,) f(∅).
@@ -250,7 +256,7 @@ class Explanation:
 
     phi: np.ndarray
     error: np.ndarray
-    audio: np.ndarray
+    streams: np.ndarray
     token_ids: np.ndarray
     full: np.ndarray
     empty: np.ndarray
@@ -270,5 +276,33 @@ def explain(model: AVSRLLM, inputs: LLMInput, pass_: Pass, settings: Settings) -
     players = len(f.players)
     empty, full = f(np.stack([np.zeros(players), np.ones(players)]))
     phi, error = ESTIMATORS[settings.estimator](f, players, settings.max_evals, settings.seed)
-    audio = (f.roles[f.players] == Role.AUDIO).cpu().numpy()
-    return Explanation(phi, error, audio, f.labels.cpu().numpy(), full, empty, f.evaluations)
+    streams = np.array([Role(r).name.lower() for r in f.roles[f.players].tolist()])
+    return Explanation(phi, error, streams, f.labels.cpu().numpy(), full, empty, f.evaluations)
+
+
+def explain_utterance(speech2text: Speech2Text, utt: str, encoded: Encoded, settings: Settings) -> Explanation:
+    """Decode an utterance once, and explain that hypothesis; random orders are drawn from the seed and the utterance's id."""
+    model, (features, pass_, seconds) = speech2text.model, encoded
+    hypothesis = generate(model, features, pass_, [seconds], speech2text.search)[0][0]
+    ids = torch.tensor([hypothesis.token_ids], dtype=torch.long, device=model.device)
+    with torch.no_grad():
+        inputs, _ = model.prepare(features, pass_, (ids, torch.tensor([ids.shape[1]])))
+    seed = int(named_rng(settings.seed, utt).integers(2**32))
+    return explain(model, inputs, pass_, replace(settings, seed=seed))
+
+
+def write_explanation(file: Path, found: Explanation, about: Mapping[str, Any]) -> None:
+    """Write an ``.npz`` of the fields of an explanation and, as JSON, of what it came from."""
+    arrays = {name: np.asarray(value) for name, value in vars(found).items()}
+    with atomic_path(file) as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, about=np.array(json.dumps(about)), **arrays)
+
+
+def read_explanation(file: Path, about: Mapping[str, Any], newer_than: float = 0) -> Explanation | None:
+    """Read it back; None if there is none, it came from something else, or it is older than the model."""
+    if not file.is_file() or file.stat().st_mtime < newer_than:
+        return None
+    with np.load(file, allow_pickle=False) as arrays:
+        if json.loads(str(arrays["about"])) != json.loads(json.dumps(about)):
+            return None
+        return Explanation(**{f.name: arrays[f.name] for f in fields(Explanation)})

@@ -88,8 +88,10 @@ def trace(model: AVSRLLM, inputs: LLMInput, pass_: Pass, tau: float = TAU, keep_
         The trace.
 
     Raises:
-        ValueError: several rows, or an LLM that gives no attention weights.
+        ValueError: several rows, or an LLM of less than three layers or that gives no attention weights.
     """
+    if len(model.llm.layers) < 3:
+        raise ValueError(f"Sinks are looked for in layers 2 to L-1, but {type(model.llm.model).__name__} has L = {len(model.llm.layers)}")
     if len(inputs.inputs_embeds) != 1:
         raise ValueError(f"trace reads one utterance at a time, found a batch of {len(inputs.inputs_embeds)}")
     attention: dict[int, Tensor] = {}

@@ -6,7 +6,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Sequence, Union
+from typing import Any, NamedTuple, Sequence, Union
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ import torch
 from espnet2_avsr_llm.data.collate import collate
 from espnet2_avsr_llm.data.media import read_audio, read_roi, read_video
 from espnet2_avsr_llm.data.preprocess import eval_inputs
+from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
+from espnet2_avsr_llm.hub.archive import check_archive
 from espnet2_avsr_llm.inference.choose import Choice, Request, choose_pass, choose_task
 from espnet2_avsr_llm.inference.generate import Hypothesis, Search, generate
 from espnet2_avsr_llm.inference.load import load_model
@@ -24,6 +26,14 @@ ROI_SIZE = 96
 
 Input = Union[np.ndarray, str, Path, None]  # an array, a file, or nothing
 Result = tuple[str, list[str], list[int], Hypothesis]
+
+
+class Encoded(NamedTuple):
+    """One utterance behind the encoders: features of each stream (a batch of one), the pass that reads them, the duration."""
+
+    features: dict[str, Lengthed]
+    pass_: Pass
+    seconds: float
 
 
 class Speech2Text:
@@ -89,7 +99,10 @@ class Speech2Text:
             from espnet_model_zoo.downloader import ModelDownloader
 
             cachedir = cachedir or str(Path.home() / ".cache" / "espnet_model_zoo")
-            files = ModelDownloader(cachedir).download_and_unpack(model_tag)
+            downloader = ModelDownloader(cachedir)
+            if Path(fetched := downloader.download(model_tag)).is_file():
+                check_archive(fetched)
+            files = downloader.download_and_unpack(model_tag)
         return Speech2Text(**{k: files[k] for k in ("asr_train_config", "asr_model_file")}, **options)
 
     def __call__(
@@ -125,6 +138,18 @@ class Speech2Text:
         decoded = self._decode([w for parts in windows for w in parts], [choices[i].pass_ for i in owners])
         results = [self._join([d for j, d in zip(owners, decoded) if j == i], choice) for i, choice in enumerate(choices)]
         return results if many else results[0]
+
+    def encode(self, speech: Input = None, video: Input = None) -> Encoded:
+        """One utterance behind the encoders, with the pass that decodes it: what an analysis looks at.
+
+        Raises:
+            ValueError: it is longer than one window, or has no input that the model can use.
+        """
+        (utterance,) = self._utterances(speech, video)
+        windows, choice = self._plan(0, utterance, self.request)
+        if len(windows) > 1:
+            raise ValueError(f"it has {_seconds(utterance):.1f} s, but an encoder takes {self.max_seconds:g} s")
+        return Encoded(self._encode(windows, choice.pass_), choice.pass_, _seconds(windows[0]))
 
     def _checked(self, request: Request) -> Request:
         request.candidates(self.trained, request.wanted(self.trained))
@@ -179,10 +204,12 @@ class Speech2Text:
         return [results[i] for i in range(len(windows))]
 
     def _decode_batch(self, windows: list[dict[str, np.ndarray]], pass_: Pass) -> list[list[Hypothesis]]:
+        return generate(self.model, self._encode(windows, pass_), pass_, [_seconds(w) for w in windows], self.search)
+
+    @torch.no_grad()
+    def _encode(self, windows: list[dict[str, np.ndarray]], pass_: Pass) -> dict[str, Lengthed]:
         batch = {name: x.to(self.model.device) for name, x in collate([(str(i), w) for i, w in enumerate(windows)])[1].items()}
-        with torch.no_grad():
-            features = self.model.encode(self.model.inputs(batch, pass_.rates))
-        return generate(self.model, features, pass_, [_seconds(w) for w in windows], self.search)
+        return self.model.encode(self.model.inputs(batch, pass_.rates))
 
     def _join(self, windows: list[list[Hypothesis]], choice: Choice) -> list[Result]:
         """n-best of an utterance; of several windows the best texts, joined."""

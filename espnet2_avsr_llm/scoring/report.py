@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Sequence
 
 from espnet2_avsr_llm import __version__
+from espnet2_avsr_llm.analysis.report import section_text, sections
 from espnet2_avsr_llm.scoring.cost import COSTS, Cost, read_cost
 from espnet2_avsr_llm.scoring.error_rate import ErrorRate
 from espnet2_avsr_llm.scoring.files import read_result, table_cells
@@ -76,8 +77,8 @@ def results_markdown(exps: Sequence[Path]) -> str:
         exps: experiment folders.
 
     Returns:
-        Environment, then for each experiment WER and cost by task and rates, and a table of WER and one of CER with their
-        parts (in percent, with the 95 % bootstrap interval of the error).
+        Environment, then for each experiment WER and cost by task and rates, a table of WER and one of CER with their parts
+        (in percent, with the 95 % bootstrap interval of the error), and a section for each of its analyses (stage 16).
 
     Raises:
         FileNotFoundError: when an experiment has no scored condition.
@@ -88,6 +89,7 @@ def results_markdown(exps: Sequence[Path]) -> str:
             raise FileNotFoundError(f"No score_wer/result.json below {exp}: run stages 12 and 13 for it first.")
         blocks += [f"## {exp}", f"### WER and cost of each task and rate\n\n{_cost_tables(results['wer'])}"]
         blocks += [f"### {metric.upper()}\n\n{_markdown_table(rows)}" for metric, rows in results.items()]
+        blocks += [section_text(section) for section in sections(exp)]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -10,7 +10,7 @@ from espnet2_avsr_llm.analysis.shap import Explanation, permutation
 def explanation(phi, audio, error=None):
     phi = np.asarray(phi, float)
     tokens = np.zeros(phi.shape[1])
-    return Explanation(phi, np.zeros_like(phi) if error is None else error, np.asarray(audio, bool), tokens.astype(int), tokens, tokens, 1)
+    return Explanation(phi, np.zeros_like(phi) if error is None else error, np.where(audio, "audio", "video"), tokens.astype(int), tokens, tokens, 1)
 
 
 def test_shares_by_hand():
@@ -58,7 +58,7 @@ def test_planted_alignment():
     for seed in range(3):
         phi, error = permutation(lambda kept: audio(kept[:, :30]) + video(kept[:, 30:]), 50, 1010, seed)
         found.append(explanation(phi, [1] * 30 + [0] * 20, error))
-    shuffled = [explanation(e.phi[:, rng.permutation(24)], e.audio, e.error) for e in found for _ in range(60)]
+    shuffled = [explanation(e.phi[:, rng.permutation(24)], e.streams == "audio", e.error) for e in found for _ in range(60)]
     for stream in ("audio", "video"):
         assert summarise(found)["alignment"][stream]["score"]["value"] >= 5
         score = summarise(shuffled)["alignment"][stream]["score"]
@@ -78,6 +78,7 @@ def test_interval_covers_the_mean():
 def test_interval_leaves_missing_values_out():
     rows = bootstrap(np.array([[1.0, np.nan], [3.0, 5.0], [2.0, np.nan]]))
     assert [r["value"] for r in rows] == [2.0, 5.0] and rows[1]["low"] == rows[1]["high"] == 5.0
+    assert bootstrap(np.array([[np.nan, 1.0], [np.nan, 2.0]]))[0] is None
     one = bootstrap(np.array([0.4]))
     assert one == {"value": 0.4, "low": 0.4, "high": 0.4}
 

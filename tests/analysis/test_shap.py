@@ -192,7 +192,7 @@ def test_an_utterance(utterance):
     model, pass_, inputs = utterance
     found = explain(model, inputs, pass_, Settings(max_evals=600))
     assert found.phi.shape == found.error.shape == (14, 6)
-    assert found.audio.tolist() == [True] * 7 + [False] * 7 and found.token_ids[-1] == model.llm.tokens.eos_id
+    assert found.streams.tolist() == ["audio"] * 7 + ["video"] * 7 and found.token_ids[-1] == model.llm.tokens.eos_id
     np.testing.assert_allclose(found.phi.sum(0), found.full - found.empty, atol=1e-6)
     again = explain(model, inputs, pass_, Settings(max_evals=600))
     np.testing.assert_array_equal(found.phi, again.phi)
@@ -259,4 +259,4 @@ def test_planted_use_of_the_streams(planted, hears, sees, share, slack):
     found = explain(model, inputs, None, Settings(max_evals=1000))
     size = np.abs(found.phi)
     assert size.sum() > 0.1
-    assert size[found.audio].sum() / size.sum() == pytest.approx(share, abs=slack)
+    assert size[found.streams == "audio"].sum() / size.sum() == pytest.approx(share, abs=slack)

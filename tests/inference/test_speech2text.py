@@ -142,6 +142,21 @@ def test_score_is_the_log_probability_of_the_text(experiment, beam_size):
     assert hypothesis.score == pytest.approx(logp, abs=1e-3)
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_eos_counts_where_it_pads_too(experiment, monkeypatch, beam_size):
+    """Released models of Qwen have no padding token of their own."""
+    decoder = load(experiment, batch_size=2, beam_size=beam_size, length_penalty=0.0)
+    tokens = decoder.model.llm.tokens
+    monkeypatch.setattr(tokens, "eos_id", call(decoder, MIXED[:2])[0][0][2][1])  # so the first row ends early
+    scores = []
+    for pad in (tokens.pad_id, tokens.eos_id):
+        monkeypatch.setattr(tokens, "pad_id", pad)
+        results = call(decoder, MIXED[:2])
+        assert not results[0][0][3].truncated
+        scores.append([r[0][3].score for r in results])
+    assert scores[0] == scores[1]
+
+
 def test_a_wider_beam_finds_no_worse_text(experiment):
     scores = [load(experiment, beam_size=n, length_penalty=0.0)(*MIXED[1])[0][3].score for n in (1, 8)]
     assert scores[1] >= scores[0]
