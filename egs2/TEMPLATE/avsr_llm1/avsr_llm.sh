@@ -20,8 +20,8 @@ skip_analysis=false  # leave out 16
 python=python3
 ngpu=0               # GPUs of one node; 0: CPU
 num_nodes=1          # nodes of the training
-nj=$(nproc)          # data preparation jobs
-num_threads=$(nproc) # of training and decoding on the CPU
+nj=$(OMP_NUM_THREADS= nproc) # data preparation jobs; nproc alone would heed path.sh's own setting
+num_threads=$(OMP_NUM_THREADS= nproc) # of training and decoding on the CPU
 gpu_inference=false  # decode on a GPU
 dumpdir=dump         # prepared features
 expdir=exp           # experiments

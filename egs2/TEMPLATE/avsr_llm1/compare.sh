@@ -40,7 +40,7 @@ model() { # SEED NAME.NUMBER CONFIG OPTIONS...
         --asr_args "$* --seed ${seed} --batch_bins ${batch_bins} --max_epoch ${max_epoch}"
 }
 
-threads=$(nproc)
+threads=$(OMP_NUM_THREADS= nproc)
 status=0
 run --stage 10 --stop_stage 10 --asr_config "${batch_config}"
 for seed in ${seeds}; do
