@@ -11,10 +11,11 @@ from espnet2_avsr_llm.compression import COMPRESSIONS
 from espnet2_avsr_llm.frontend import FRONTENDS
 from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend
 from espnet2_avsr_llm.llm import LLMS
+from espnet2_avsr_llm.loss import LOSSES
 from espnet2_avsr_llm.model import AVSRLLM
 from espnet2_avsr_llm.pass_plan import PLANS
 from espnet2_avsr_llm.projector import PROJECTORS
-from espnet2_avsr_llm.registry import construct
+from espnet2_avsr_llm.registry import construct, nearest
 
 # Each part of the configuration, `PART: name` and `PART_conf: {options}`, with the registry it is chosen from.
 PARTS: dict[str, dict[str, type]] = {
@@ -34,7 +35,8 @@ def build(config: Mapping[str, Any], model_class: type[AVSRLLM] = AVSRLLM) -> AV
     """Build the model that a configuration describes.
 
     Args:
-        config: keys ``PART`` and ``PART_conf`` for each of :data:`PARTS`; optional parts may be null. Other keys are ignored.
+        config: keys ``PART`` and ``PART_conf`` for each of :data:`PARTS`; optional parts may be null. ``losses`` lists names, and
+            ``losses_conf`` gives the options of each by its name. Other keys are ignored.
         model_class: the class to instantiate (the ESPnet face is a subclass).
 
     Returns:
@@ -56,7 +58,7 @@ def build(config: Mapping[str, Any], model_class: type[AVSRLLM] = AVSRLLM) -> AV
     sizes = {s: {r: compression.output_size(widths[s], r) for r in rs} for s, rs in rates.items()}
     projector = part(config, "projector", input_sizes=sizes, output_size=llm.width)
     adapter = part(config, "adapter", llm=llm, passes=plan.all_passes())
-    return model_class(frontends, compression, projector, llm, adapter, plan)
+    return model_class(frontends, compression, projector, llm, adapter, plan, _losses(config))
 
 
 def build_frontends(config: Mapping[str, Any]) -> dict[str, AbsFrontend]:
@@ -88,3 +90,11 @@ def part(config: Mapping[str, Any], name: str, **given):
             return None
         raise ValueError(f"The configuration names no {name}; choose from {', '.join(PARTS[name])}")
     return construct(PARTS[name], config[name], config.get(f"{name}_conf") or {}, **given)
+
+
+def _losses(config: Mapping[str, Any]) -> dict[str, Any]:
+    confs = config.get("losses_conf") or {}
+    for name in confs:
+        if name not in LOSSES:
+            raise ValueError(f"losses_conf: unknown loss {name!r}{nearest(name, LOSSES)}; known: {', '.join(LOSSES)}")
+    return {name: construct(LOSSES, name, confs.get(name) or {}) for name in config.get("losses") or []}

@@ -10,34 +10,35 @@ from torch import Tensor
 
 from espnet2_avsr_llm.compat import AbsESPnetModel, force_gatherable
 from espnet2_avsr_llm.model import AVSRLLM
+from espnet2_avsr_llm.pass_plan import Step
 
 
 class ESPnetAVSRLLMModel(AVSRLLM, AbsESPnetModel):
     """An :class:`AVSRLLM` that ESPnet's trainer can train."""
 
-    def forward(self, text: Tensor, text_lengths: Tensor, **batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def forward(self, text: Tensor, text_lengths: Tensor, step: Step | None = None, **batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss of the plan's passes.
 
         Args:
             text: (B, L) ids without BOS and EOS, padded at the end.
             text_lengths: (B,).
+            step: the plan's name of this training step, given by the trainer; None makes the passes of validation.
             batch: ``speech`` (B, T) and ``video`` (B, T, 88, 88), as the frontends ask, with ``_lengths``; the rest is ignored.
 
         Returns:
-            The loss; ``loss`` and ``acc``, and both by pass when there are several; the number of scored tokens, by which
+            The loss; ``loss`` and ``acc``, and both by pass when there are several or further terms; the number of scored tokens, by which
             ESPnet weights this batch against those of other ranks.
         """
         features = self.encode(self.inputs(batch))
-        passes = self.plan.passes()
+        passes = self.plan.passes(step)
         outputs = [self.run_pass(features, p, (text, text_lengths)) for p in passes]
         loss = sum(p.weight * o.total for p, o in zip(passes, outputs))
         # A clone: the trainer divides the loss in place by accum_grad, and the log would show the quotient.
         stats = {"loss": loss.detach().clone(), "acc": torch.stack([o.accuracy for o in outputs]).mean()}
         for p, o in zip(passes, outputs):
-            name = "_".join([p.task, *(f"{s}{r}" for s, r in sorted(p.rates.items()))])
-            stats |= {f"{key}_{name}": value.detach() for key, value in o.terms.items()}
-            if len(passes) > 1:
-                stats |= {f"loss_{name}": o.loss.detach(), f"acc_{name}": o.accuracy}
+            stats |= {f"{key}_{p.name}": value.detach() for key, value in o.terms.items()}
+            if len(passes) > 1 or o.terms:
+                stats |= {f"loss_{p.name}": o.loss.detach(), f"acc_{p.name}": o.accuracy}
         weight = (text_lengths + 1).sum()
         return force_gatherable((loss, stats, weight), loss.device)
 

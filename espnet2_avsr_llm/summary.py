@@ -1,7 +1,7 @@
 """Parameters, tokens and FLOPs of a configuration, from the sizes alone: nothing is allocated or downloaded.
 
 `paper_tflops` is the formula behind Llama-MTSK's figure 5 (arXiv 2503.06362, specification 2.3): 2 (P - E) n, with P the
-parameters of LLM and adapter, E those of the input embedding (0 where it is also the head), n = audio + video + prompt tokens.
+active parameters of LLM and adapter, E those of the input embedding (0 where it is also the head), n = audio + video + prompt tokens.
 `llm_tflops` is what this program computes to read the same prefix: the layers over every token with BOS and delimiters, the
 attention products, and the head at one position.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from espnet2_avsr_llm.build import build, sized
-from espnet2_avsr_llm.lengths import TokenCount, count_tokens
+from espnet2_avsr_llm.lengths import count_tokens
 from espnet2_avsr_llm.model import AVSRLLM
 from espnet2_avsr_llm.pass_plan import Pass
 
@@ -44,16 +44,27 @@ def summarise(model: AVSRLLM, rates: Sequence[Sequence[int]] | None, seconds: fl
 
 
 def parameters(model: AVSRLLM) -> dict[str, Any]:
-    """Total, trainable and active numbers of parameters, of the model and by part; the adapter's weights count as the adapter's."""
-    active = set(model.adapter.names(model.plan.all_passes()[0])) if model.adapter is not None else set()
+    """Total, trainable and active numbers of parameters, of the model and by part; the adapter's weights count as the adapter's.
+
+    Active are those that one pass uses: the plan's first among those that read the most streams.
+    """
     by_part: dict[str, dict[str, int]] = {}
     for name, p in model.named_parameters():
-        counts = by_part.setdefault(_part(name), {"total": 0, "trainable": 0, "active": 0})
+        counts = by_part.setdefault(_part(name), {"total": 0, "trainable": 0})
         counts["total"] += p.numel()
         counts["trainable"] += p.numel() * p.requires_grad
-        counts["active"] += p.numel() * (_part(name) != "adapter" or name.split(".")[-2] in active)
+    chosen = max(model.plan.all_passes(), key=lambda p: len(p.rates))
+    for part, counts in by_part.items():
+        counts["active"] = _active(model, part, chosen, counts["total"])
     totals = {key: sum(c[key] for c in by_part.values()) for key in ("total", "trainable", "active")}
     return {**totals, "by_part": by_part}
+
+
+def _active(model: AVSRLLM, part: str, pass_: Pass, total: int) -> int:
+    if part in ("projector", "adapter"):
+        return getattr(model, part).active(pass_)
+    read = part not in model.frontends or set(model.frontends[part].streams) & set(pass_.rates)
+    return total if read else 0
 
 
 def _part(name: str) -> str:
@@ -81,20 +92,24 @@ def _cost(model: AVSRLLM, pass_: Pass, seconds: float, prompt: int) -> dict[str,
         "rates": dict(pass_.rates),
         **{f"{stream}_tokens": count.streams.get(stream, 0) for stream in ("audio", "video", *({"audiovisual"} & set(count.streams)))},
         "prompt_tokens": prompt,
-        "llm_tflops": _prefill_flops(model, count) / 1e12,
-        "paper_tflops": 2 * _paper_parameters(model) * (sum(count.streams.values()) + prompt) / 1e12,
+        "llm_tflops": prefill_flops(model, pass_, count.prefix) / 1e12,
+        "paper_tflops": 2 * _paper_parameters(model, pass_) * (sum(count.streams.values()) + prompt) / 1e12,
     }
 
 
-def _paper_parameters(model: AVSRLLM) -> int:
+def _paper_parameters(model: AVSRLLM, pass_: Pass) -> int:
     inputs, outputs = model.llm.model.get_input_embeddings().weight, model.llm.model.get_output_embeddings().weight
-    return sum(p.numel() for p in model.llm.parameters()) - (0 if inputs is outputs else inputs.numel())
+    llm = sum(p.numel() for name, p in model.llm.named_parameters() if "lora_" not in name) - (0 if inputs is outputs else inputs.numel())
+    return llm + (model.adapter.active(pass_) if model.adapter is not None else 0)
 
 
-def _prefill_flops(model: AVSRLLM, count: TokenCount) -> int:
+def prefill_flops(model: AVSRLLM, pass_: Pass, n: int) -> int:
+    """What reading a prefix of ``n`` tokens costs the LLM with the adapter of a pass: see ``llm_tflops`` above."""
     llm = model.llm.model
-    linear = sum(m.weight.numel() for n, m in llm.named_modules() if isinstance(m, nn.Linear) and m is not llm.get_output_embeddings())
-    config, n = llm.config, count.prefix
+    head = llm.get_output_embeddings()
+    weights = [m.weight.numel() for name, m in llm.named_modules() if isinstance(m, nn.Linear) and m is not head and "lora_" not in name]
+    linear = sum(weights) + (model.adapter.multiplications(pass_) if model.adapter is not None else 0)
+    config = llm.config
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 2 * n * n * config.num_attention_heads * head_width * config.num_hidden_layers  # causal: half of QK' and of AV
-    return 2 * n * linear + attention + 2 * llm.get_output_embeddings().weight.numel()
+    return 2 * n * linear + attention + 2 * head.weight.numel()

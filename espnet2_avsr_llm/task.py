@@ -17,6 +17,7 @@ from espnet2_avsr_llm.data.dataset import AVDataset, EpochIterFactory, register_
 from espnet2_avsr_llm.data.preprocess import Augmentation, Preprocessor
 from espnet2_avsr_llm.espnet_model import ESPnetAVSRLLMModel
 from espnet2_avsr_llm.llm.tokens import load_tokens
+from espnet2_avsr_llm.loss import LOSSES
 from espnet2_avsr_llm.registry import construct
 from espnet2_avsr_llm.scheduler import WarmupCosine
 from espnet2_avsr_llm.trainer import AVSRLLMTrainer
@@ -55,6 +56,8 @@ class AVSRLLMTask(AbsTask):
         group.conflict_handler = "resolve"  # --adapter is ours: ESPnet's takes loralib and s3prl only
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
+        group.add_argument("--losses", nargs="*", choices=list(LOSSES), default=[], help="terms beside the cross-entropy")
+        group.add_argument("--losses_conf", action=NestedDictAction, default={}, help="their options: NAME.KEY=VALUE")
         group.add_argument("--augment_conf", action=NestedDictAction, default={}, help="training augmentation (data/preprocess.py)")
         group.add_argument("--batch_frames", type=int, default=None, help="25-fps encoder frames of a batch at most, padding included")
         parser.set_defaults(**DEFAULTS)

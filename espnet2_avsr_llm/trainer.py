@@ -69,7 +69,7 @@ class AVSRLLMTrainer(Trainer):
             reporter.set_epoch(epoch)
             with reporter.observe("train") as sub_reporter:
                 no_update = cls.train_one_epoch(
-                    iterator=train_iter_factory.build_iter(epoch),
+                    iterator=NamedSteps(train_iter_factory.build_iter(epoch), epoch, options),
                     optimizers=optimizers,
                     schedulers=schedulers,
                     scaler=scaler,
@@ -101,6 +101,22 @@ class AVSRLLMTrainer(Trainer):
             if part is not None:
                 part.load_state_dict(state)
         logging.info(f"The training was resumed using {checkpoint_file}")
+
+
+class NamedSteps:
+    """The batches of an epoch, each told its step: (seed, number of the update that it is part of)."""
+
+    def __init__(self, batches, epoch: int, options):
+        self._batches, self._epoch, self._options = batches, epoch, options
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self):
+        accum_grad = self._options.accum_grad
+        first = (self._epoch - 1) * (len(self) // accum_grad)
+        for i, (utts, batch) in enumerate(self._batches):
+            yield utts, {**batch, "step": (self._options.seed, first + i // accum_grad)}
 
 
 def _set_totals(schedulers, train_iter_factory, options) -> None:

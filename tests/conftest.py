@@ -100,11 +100,13 @@ def make_source():
 
 @pytest.fixture(scope="session")
 def tiny_config(sources):
-    """``tiny_config(task, compression, passes=..., PART_conf={...})``: a configuration of the tiny parts."""
+    """``tiny_config(task, compression, passes=..., plan=(name, conf), PART_conf={...})``: a configuration of the tiny parts."""
+    from espnet2_avsr_llm.pass_plan import PLANS
 
-    def make(task="avsr", compression="stack", passes=None, **confs):
+    def make(task="avsr", compression="stack", passes=None, plan=None, **confs):
         passes = passes or [{"task": task, "rates": {s: RATES[s] for s in STREAMS[task]}}]
-        streams = {s for p in passes for s in p["rates"]}
+        plan, plan_conf = plan or ("fixed", {"passes": passes})
+        streams = PLANS[plan](**plan_conf).rates()
         config = {
             "audio_frontend": "whisper" if "audio" in streams else None,
             "audio_frontend_conf": {"source": sources["whisper"]},
@@ -117,9 +119,11 @@ def tiny_config(sources):
             "llm": "causal_lm",
             "llm_conf": {"source": sources["llama"], "dtype": "float32"},
             "adapter": "lora",
-            "adapter_conf": {"rank": 2, "scale": 1.0},
-            "plan": "fixed",
-            "plan_conf": {"passes": passes},
+            "adapter_conf": {} if "adapter" in confs else {"rank": 2, "scale": 1.0},
+            "plan": plan,
+            "plan_conf": plan_conf,
+            "losses": [],
+            "losses_conf": {},
         }
         for key, value in confs.items():
             config[key] = {**config[key], **value} if isinstance(value, dict) else value
@@ -225,7 +229,7 @@ def train_command(corpus, tmp_path_factory):
             if shapes is None:
                 make_shape.main(["--config", str(folder / "config.yaml"), "--data_dirs", str(corpus / phase), "--outs", str(shape)])
             args += [f"--{phase}_shape_file", shape]
-            data = {"speech": ("wav.scp", "sound"), "video": ("video.scp", "video"), "text": ("text", "text")}
+            data = {"speech": ("wav.scp", "speech"), "video": ("video.scp", "video"), "text": ("text", "text")}
             streams = {"speech": config["audio_frontend"], "video": config["video_frontend"], "text": True}
             for name, (file, kind) in data.items():
                 if streams[name]:

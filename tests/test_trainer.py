@@ -17,12 +17,16 @@ from espnet2_avsr_llm.bin import avsr_llm_train
 from espnet2_avsr_llm.data.batching import token_batches
 from espnet2_avsr_llm.espnet_model import ESPnetAVSRLLMModel
 from espnet2_avsr_llm.inference.load import load_model
+from espnet2_avsr_llm.pass_plan import RandomRatesPlan
 from espnet2_avsr_llm.task import AVSRLLMTask
-from espnet2_avsr_llm.trainer import AVSRLLMTrainer, _plain, _restored
+from espnet2_avsr_llm.trainer import AVSRLLMTrainer, NamedSteps, _plain, _restored
 
 # A clean process that has the heavy imports behind it: children start at once, and no thread of this process is copied.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["espnet2_avsr_llm.task", "transformers.models.llama.modeling_llama", "peft"])
+OMNI = ("random_rates", {"rates": {"audio": [4, 16], "video": [2, 5]}, "tasks": {"asr": 1.0, "vsr": 1.5, "avsr": 1.0}})
+MOME = {"bottleneck": 3, "routed": 6, "top_k": 2, "balance": 1.0}
+DECORRELATION = {"losses": ["decorrelation"], "losses_conf": {"decorrelation": {"weight": 3.0, "layers": "released"}}}
 SGD = ["--optim", "sgd", "--optim_conf", "lr=0.05"]
 
 
@@ -139,6 +143,39 @@ def test_espnets_own_loader_is_strict_too(trained, tmp_path):
     torch.save({"unrelated": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(RuntimeError, match="of another model"):
         AVSRLLMTask.build_model_from_file(str(out / "config.yaml"), str(tmp_path / "other.pth"))
+
+
+# ---- drawn rates ------------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_named_by_the_update_that_they_are_part_of():
+    batches = [([str(i)], {"text": i}) for i in range(5)]
+    options = argparse.Namespace(seed=7, accum_grad=2)
+    named = NamedSteps(batches, 3, options)
+    assert len(named) == 5
+    # two updates an epoch; the gradient of the last batch is left for the first update of the next
+    assert list(named) == [(utts, {**b, "step": (7, n)}) for (utts, b), n in zip(batches, (4, 4, 5, 5, 6))]
+
+
+def test_rates_drawn_after_a_resume_are_those_of_an_undisturbed_run(tiny_config, train_command, tmp_path, monkeypatch):
+    drawn, passes = [], RandomRatesPlan.passes
+
+    def spy(self, step=None):
+        found = passes(self, step)
+        drawn.append((step, found[-1].rates))
+        return found
+
+    monkeypatch.setattr(RandomRatesPlan, "passes", spy)
+    runs = {}
+    config = tiny_config(compression="avg_pool", plan=("random_rates", {"rates": {"audio": [4, 8, 16]}, "tasks": {"asr": 1.0}}))
+    for name, ends in (("undisturbed", (3,)), ("resumed", (1, 3))):
+        drawn.clear()
+        command = train_command(tmp_path / name, config, "--seed", 5)
+        for end in ends:
+            AVSRLLMTask.main(cmd=[*command, "--max_epoch", str(end)])
+        runs[name] = [(step, rates) for step, rates in drawn if step is not None]
+    assert runs["resumed"] == runs["undisturbed"] and len({r["audio"] for _, r in runs["resumed"]}) == 3
+    assert [step for step, _ in runs["resumed"]] == [(5, n) for n in range(len(runs["resumed"]))]
 
 
 # ---- what is logged ---------------------------------------------------------------------------------------------------
@@ -293,21 +330,30 @@ def run_two_ranks(command, init_file):
         assert process.exitcode == 0
 
 
-@pytest.mark.parametrize("case", ["both", "no_video_on_rank_1"])
+@pytest.mark.parametrize("case", ["both", "no_video_on_rank_1", "drawn_rates", "experts"])
 def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_path, case):
+    """DDP finds the parameters that a step leaves unused: those of a stream that a rank lacks, of rates that were not drawn.
+
+    Balance losses are those of the tokens of both ranks, which have different numbers of them; so is the decorrelation loss.
+    """
+    kinds = {
+        "drawn_rates": dict(compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]}),
+        "experts": dict(projector="smop", projector_conf={"routing": "dedr", "balance": 1.0, "z": 1.0}, adapter="mome", adapter_conf=MOME, **DECORRELATION),
+    }
+    config = tiny_config(**kinds.get(case, {}))
     utts = [line.split()[0] for line in (corpus / "train" / "text").read_text().splitlines()]
     # pairs of falling lengths: every batch is one pair, its first utterance goes to rank 0 and its second to rank 1
     lengths = {utt: (100 - i, 20) for i, utt in enumerate(utts)}
     (tmp_path / "shape").write_text("".join(f"{u} {n},{f}\n" for u, (n, f) in lengths.items()))
     assert token_batches(lengths, 250, None, 2) == [utts[i : i + 2] for i in range(0, 8, 2)]
-    missing = set(utts[1::2]) if case != "both" else set()
+    missing = set(utts[1::2]) if case in ("no_video_on_rank_1", "experts") else set()
     lines = [line.split() for line in (corpus / "train" / "video.scp").read_text().splitlines()]
     (tmp_path / "video.scp").write_text("".join(f"{u} {'-' if u in missing else path}\n" for u, path in lines))
     found = {}
     for ranks in (1, 2):
         out = tmp_path / str(ranks)
         files = dict(shapes=tmp_path / "shape", video=tmp_path / "video.scp")
-        command = train_command(out, tiny_config(), "--max_epoch", 2, *SGD, **files)
+        command = train_command(out, config, "--max_epoch", 2, *SGD, **files)
         run_two_ranks(command, tmp_path / "init") if ranks == 2 else AVSRLLMTask.main(cmd=command)
         found[ranks] = out
     for epoch in (1, 2):

@@ -1,6 +1,8 @@
 """LoRA by PEFT on the LLM (arXiv 2106.09685), with the rank and scale of Llama-AVSR (arXiv 2409.12319).
 
-W x becomes W x + s B A x. The papers' `rank` option is a reduction factor; here `rank` is the true rank r and `scale` is s.
+W x becomes W x + sum of s B A x over the sets that the pass uses. Llama-MTSK (arXiv 2503.06362, II-C): MS is `shared`, SS `scale`,
+MSS `shared` and `scale`. Omni-AVSR (arXiv 2511.07253, II-B): S is `shared`, T `task`, ST `shared` and `task`. `task` and `scale`
+together are the product. The papers' `rank` option is a reduction factor; here `rank` is the true rank r and `scale` is s.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from espnet2_avsr_llm.pass_plan import Pass
 SETS = {
     "shared": lambda p: "shared",
     "task": lambda p: f"task_{p.task}",
-    "scale": lambda p: "scale_" + "_".join(f"{stream}{rate}" for stream, rate in sorted(p.rates.items())),
+    "scale": lambda p: f"scale_{p.scale}",
 }
 
 
@@ -57,6 +59,15 @@ class LoRA(nn.Module):
         """Names of the LoRA sets that are active in a pass."""
         return [SETS[s](pass_) for s in self._sets]
 
+    def active(self, pass_: Pass) -> int:
+        """Number of parameters that a pass uses."""
+        names = self.names(pass_)
+        return sum(p.numel() for layer in self._layers() for name, p in layer.named_parameters() if name.split(".")[-2] in names)
+
+    def multiplications(self, pass_: Pass) -> int:
+        """Multiplications of a token in a pass."""
+        return self.active(pass_)
+
     @contextmanager
     def use(self, pass_: Pass, attention_mask: Tensor | None = None):
         """Select the sets of a pass for the LLM calls inside, leaving ``requires_grad`` alone.
@@ -69,6 +80,9 @@ class LoRA(nn.Module):
         """
         names = self.names(pass_)
         layers = list(self._layers())
+        for merged in (layer.merged_adapters for layer in layers if layer.merged):
+            if set(merged) != set(names):
+                raise ValueError(f"The LoRA sets {merged} are merged into the LLM, but this pass needs {names}")
         outer = [layer._active_adapter for layer in layers]
         for layer in layers:
             layer._active_adapter = names
@@ -77,6 +91,26 @@ class LoRA(nn.Module):
         finally:
             for layer, before in zip(layers, outer):
                 layer._active_adapter = before
+
+    @contextmanager
+    def merged(self, pass_: Pass):
+        """Put the sets of a pass into the LLM's own weights for the LLM calls inside, which must be of that pass.
+
+        Equal up to the rounding of W + s B A to the number format of the LLM. The weights come back bit by bit, which
+        subtracting would not give.
+        """
+        layers = list(self._layers())
+        weights = [layer.get_base_layer().weight for layer in layers]
+        originals = [weight.data for weight in weights]
+        try:
+            for layer, weight in zip(layers, weights):
+                weight.data = weight.data.clone()
+                layer.merge(adapter_names=self.names(pass_))
+            yield
+        finally:
+            for layer, weight, original in zip(layers, weights, originals):
+                weight.data = original
+                layer.merged_adapters.clear()
 
     def losses(self) -> dict[str, Tensor]:
         """Loss terms of the last pass (none)."""

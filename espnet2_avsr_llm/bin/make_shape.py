@@ -20,7 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Count the tokens of every utterance over all passes of the plan. Options of training that do not matter here are ignored."""
+    """Count the tokens of every utterance over the passes of the plan's longest step. Options of training that do not matter here are ignored."""
     args, _ = get_parser().parse_known_args(argv)
     from espnet2_avsr_llm.config import from_options
     from espnet2_avsr_llm.data.atomic import write_text
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:
-    """LLM tokens over all passes, and 25-fps frames, of each utterance."""
+    """LLM tokens over the passes of the longest step, and 25-fps frames, of each utterance."""
     from espnet2_avsr_llm.build import PARTS, outline
     from espnet2_avsr_llm.lengths import count_tokens
     from espnet2_avsr_llm.llm.tokens import load_tokens
@@ -50,7 +50,10 @@ def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:
         utt, _, text = line.partition(" ")
         frames = {stream: f.num_frames(counts[f.inputs[0]][utt]) for f in frontends for stream in f.streams}
         length = len(tokens.encode(text))
-        total = sum(count_tokens(p, frames, prompts[p.task], bos).total(length) for p in plan.passes())
+        for p in plan.all_passes():
+            if not any(count_tokens(p, frames, 0).streams.values()):
+                raise ValueError(f"{data_dir}: {utt} has no audio and no video token in the pass {p.name} (features: {frames}): leave it out, or the pass")
+        total = sum(count_tokens(p, frames, prompts[p.task], bos).total(length) for p in plan.longest())
         lengths[utt] = total, max(_video_frames(name, of[utt]) for name, of in counts.items())
     return lengths
 

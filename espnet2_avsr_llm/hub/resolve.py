@@ -66,9 +66,17 @@ def arch(name: str) -> dict:
     Raises:
         SourceError: unknown name; the nearest known one is named.
     """
-    folder = resources.files("espnet2_avsr_llm") / "arch"
-    known = sorted(p.name.removesuffix(".json") for p in folder.iterdir() if p.name.endswith(".json"))
+    folder, known = _arch_folder(), arch_names()
     if name not in known:
         near = get_close_matches(name, known, 1)
         raise SourceError(f"Unknown arch {name!r}{f': did you mean {near[0]!r}?' if near else ''} Known: {', '.join(known)}")
     return json.loads((folder / f"{name}.json").read_text())
+
+
+def arch_names() -> list[str]:
+    """Names that :func:`arch` knows."""
+    return sorted(p.name.removesuffix(".json") for p in _arch_folder().iterdir() if p.name.endswith(".json"))
+
+
+def _arch_folder():
+    return resources.files("espnet2_avsr_llm") / "arch"

@@ -93,17 +93,37 @@ class CausalLM(Pretrained):
         """LLM width ``D``."""
         return self.model.get_input_embeddings().weight.shape[1]
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, first to last.
+
+        Raises:
+            ValueError: the model keeps them in no list of their own.
+        """
+        number = self.model.config.get_text_config().num_hidden_layers
+        found = next((m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == number), None)
+        if found is None:
+            raise ValueError(f"{type(self.model).__name__} keeps its {number} decoder layers in no list of {number} modules")
+        return found
+
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (..., D) of ids, in float32 as the projector's tokens are."""
         return self.model.get_input_embeddings()(ids).float()
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, logits_to_keep: int) -> Tensor:
-        """Logits (B, logits_to_keep, V) of the last positions only: the head over the long prefix would be waste.
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, logits_to_keep: int, output_hidden_states: bool = False
+    ):
+        """The LLM's output, of the last positions only: the head over the long prefix would be waste.
 
         Args:
             inputs_embeds: (B, N, D).
             attention_mask: (B, N), 1 where valid.
             position_ids: (B, N).
+            logits_to_keep: number of positions.
+            output_hidden_states: also give the embeddings and each layer's output.
+
+        Returns:
+            ``logits`` (B, logits_to_keep, V); ``hidden_states``, L + 1 tensors (B, N, D) where asked for.
         """
         return self.model(
             inputs_embeds=inputs_embeds.to(self.model.dtype),
@@ -111,7 +131,8 @@ class CausalLM(Pretrained):
             position_ids=position_ids,
             logits_to_keep=logits_to_keep,
             use_cache=False,
-        ).logits
+            output_hidden_states=output_hidden_states,
+        )
 
     @contextmanager
     def within(self, context: Callable[[], AbstractContextManager]):

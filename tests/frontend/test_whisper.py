@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from espnet2_avsr_llm.frontend.whisper import LogMel, WhisperFrontend
+from espnet2_avsr_llm.frontend.whisper import LogMel, WhisperFrontend, released_frames
 from espnet2_avsr_llm.hub.resolve import SourceError
 
 
@@ -36,6 +36,17 @@ def test_num_frames_is_what_forward_gives(frontend, samples):
     features, lengths = frontend(speech=(torch.zeros(1, samples), torch.tensor([samples])))["audio"]
     assert lengths.tolist() == [frontend.num_frames(samples)] == [samples // 320]
     assert features.shape == (1, samples // 320, 32)
+
+
+def test_released_number_of_frames(golden):
+    """The official program's count, for every length that it was asked for."""
+    kept = golden._load("misc.pt")
+    assert all(released_frames(samples) == frames for samples, frames in kept["kept_tokens"].items())
+    found = {key: value for key, value in kept.items() if key.startswith("kept_tokens_float32_mismatch")}
+    assert len(found) == 2
+    for key, rows in found.items():
+        samples_per_unit = 640 if "frames" in key else 1
+        assert all(released_frames(n * samples_per_unit) == old != WhisperFrontend.num_frames(n * samples_per_unit) for n, old, _ in rows)
 
 
 def test_alone_equals_in_batch_whatever_the_padding_holds(frontend):

@@ -168,7 +168,7 @@ def test_embeddings_give_the_logits_of_ids(llms, name):
     llm = llms[name]
     ids = torch.tensor([llm.tokens.encode("place red in m two again")])
     mask = torch.ones_like(ids)
-    logits = llm(llm.embed(ids), mask, mask.cumsum(1) - 1, ids.shape[1])
+    logits = llm(llm.embed(ids), mask, mask.cumsum(1) - 1, ids.shape[1]).logits
     torch.testing.assert_close(logits, llm.model(input_ids=ids).logits, atol=1e-4, rtol=0)
     assert logits.std() > 0.1
 
