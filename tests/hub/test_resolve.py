@@ -14,6 +14,12 @@ def test_a_folder_is_itself(tmp_path):
     assert resolve(str(tmp_path)) == tmp_path
 
 
+def test_a_checkpoint_is_no_folder(tmp_path):
+    (tmp_path / "large_vox_iter5.pt").touch()
+    with pytest.raises(SourceError, match="large_vox_iter5.pt is a file, but a source is a folder: `avsr-llm convert` makes one"):
+        resolve(str(tmp_path / "large_vox_iter5.pt"))
+
+
 def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "llm").mkdir()
