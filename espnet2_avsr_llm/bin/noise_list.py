@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2_avsr_llm.bin.datadir import read_table
+from espnet2_avsr_llm.data.tables import read_table
 
 SECONDS = 60
 _LEVEL = 0.1  # RMS in the file, so that no 16-bit sample clips

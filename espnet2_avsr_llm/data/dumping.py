@@ -81,7 +81,7 @@ def dump_utterance(job: Job, settings: Settings, workplace: Path) -> Entry:
 
 def _dump(job: Job, settings: Settings, workplace: Path, notes: list[str]) -> Entry:
     if not job.wav and not job.video:
-        return {"reason": f"{job.utt}: found neither sound nor video; expected one of them: remove it from the lists"}
+        return {"reason": "neither sound nor video"}
     entry: Entry = {"samples": 0, "frames": 0}
     stem = workplace / "file"
     mark = settings.on_missing == "mark"

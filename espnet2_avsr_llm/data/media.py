@@ -39,7 +39,7 @@ _MISSING_SECONDS = 0.2  # shorter by more than this than its header says: trunca
 # A file may not ask for more than this, whatever its header and timestamps say.
 _MAX_GAP_SECONDS = 60  # between frames, or between the starts of sound and video
 _MAX_PIXELS = 4096 * 4096
-_PREROLL = 0.5  # seconds decoded before the first sample wanted, for codecs that overlap
+_MARGIN = 0.5  # seconds resampled before and after the samples wanted
 
 _LOG = logging.getLogger(__name__)
 Say = Callable[[str], None]
@@ -261,7 +261,7 @@ def _decoded(path: str, container, stream, partial: Say | bool = False) -> Itera
                 raise MediaError(path, f"no {stream.type} from {end:.2f} to {frame.time:.2f} s", "a continuous recording", "convert it again")
             end = frame.time + _duration(frame)
             yield frame
-        declared = _declared(stream) + _start(stream)
+        declared = _declared_end(stream)
         if end is not None and end < declared - _MISSING_SECONDS:
             found = f"{stream.type} that ends at {end:.2f} s"
             raise MediaError(path, found, f"{declared:.2f} s as its header says", "the file is truncated: fetch it again")
@@ -272,10 +272,10 @@ def _decoded(path: str, container, stream, partial: Say | bool = False) -> Itera
         partial(f"{stream.type} is used as far as it goes")
 
 
-def _declared(stream) -> float:
-    """Seconds that a stream lasts by its header, 0 where that does not tell; Matroska has it as a tag."""
+def _declared_end(stream) -> float:
+    """Seconds at which a stream ends by its header, 0 where that does not tell; Matroska has it as a tag."""
     if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * stream.time_base) + _start(stream)
     hours, minutes, seconds = (stream.metadata.get("DURATION") or "0:0:0").split(":")
     return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 
@@ -313,10 +313,11 @@ def _decode_audio(path: str, container, stream, first: int, last: int | None, pa
         say(f"sound of {stream.rate} Hz, {stream.channels} channels converted to {SAMPLE_RATE} Hz mono")
     video = [s for s in container.streams.video if not _is_cover(s)]
     origin = _start((video or [stream])[0])
-    if container.format.name in _INDEXED and first:
-        container.seek(int((origin + first / SAMPLE_RATE - _PREROLL) / stream.time_base), stream=stream)
-    until = np.inf if last is None else origin + last / SAMPLE_RATE + _PREROLL
+    begin = origin + first / SAMPLE_RATE - _MARGIN if first else -np.inf
+    until = np.inf if last is None else origin + last / SAMPLE_RATE + _MARGIN
+    # no seeking: AAC fills bands with noise that depends on all frames before
     frames = itertools.takewhile(lambda frame: frame.time < until, _decoded(path, container, stream, partial and say))
+    frames = itertools.dropwhile(lambda frame: frame.time < begin, frames)
     stretches = [(round((time - origin) * SAMPLE_RATE) - first, wave) for time, wave in _stretches(frames)]
     if stretches and stretches[0][0] > _MAX_GAP_SECONDS * SAMPLE_RATE:
         raise MediaError(path, f"sound that begins {stretches[0][0] / SAMPLE_RATE:.0f} s late", "sound beside the video", "convert it again")

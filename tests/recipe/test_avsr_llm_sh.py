@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "egs2" / "TEMPLATE" / "avsr_llm1"
 STUB = """#!/usr/bin/env bash
-# stands in for python: notes the command line; fails for the program named by FAIL
+# stands in for python: notes the command line; fails for the command lines that hold FAIL
 case "$1" in
     utils/*) exec python3 "$@" ;;
 esac
 printf '%s\\n' "${*:2}" >>calls.txt
-if [ "${FAIL:-}" = "$2" ]; then echo "reason of the failure"; exit "${STATUS:-1}"; fi
+if [ -n "${FAIL:-}" ] && [[ "$*" == *"${FAIL}"* ]]; then echo "reason of the failure"; exit "${STATUS:-1}"; fi
 if [ "$2" = espnet2_avsr_llm.bin.make_shape ]; then # --outs A B
     for file in $(sed 's/.*--outs \\([^ ]* [^ ]*\\).*/\\1/' <<<"$*"); do mkdir -p "${file%/*}" && touch "${file}"; done
 fi
@@ -74,10 +74,10 @@ def stages(out: str) -> dict[int, str]:
 
 
 def test_all_stages_in_order(recipe):
-    out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false")
+    out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false", "--nj", "2")
     assert out.returncode == 0, out.stderr
     assert recipe.programs() == (
-        ["sh", "roi_models", "sh", *["datadir"] * 4, *["dump"] * 4, *["datadir"] * 2, "noise_list", "check_parts"]
+        ["sh", "roi_models", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", "check_parts"]
         + [*["make_shape"] * 2, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
     )
     said = stages(out.stdout)
@@ -156,14 +156,34 @@ def test_failure_of_a_program_without_log_stops_too(recipe):
     assert out.returncode == 1 and recipe.programs() == ["datadir"]
 
 
+def test_preparation_is_a_job_array_with_its_options(recipe):
+    args = ["--stage", "1", "--stop_stage", "3", "--nj", "3", "--dump_args", "--crop avhubert --landmark_stride 1"]
+    assert recipe.run(*args).returncode == 0
+    _, validate, *dumps = recipe.calls
+    assert validate == "espnet2_avsr_llm.bin.datadir validate data/tr data/va --test data/te1 data/te2"
+    for dset, out in (("tr", "org/tr"), ("va", "org/va"), ("te1", "te1"), ("te2", "te2")):
+        places = f"espnet2_avsr_llm.bin.dump --in_dir data/{dset} --out_dir dump/raw/{out}"
+        own, dumps = dumps[:4], dumps[4:]
+        options = "--crop avhubert --landmark_stride 1"
+        assert sorted(own[:3]) == [f"{places} --nj 3 --job {job} {options}" for job in (1, 2, 3)]
+        assert own[3] == f"{places} --finish"
+        assert len(list((recipe.folder / "dump/raw" / out / "log").glob("dump.*.log"))) == 3
+
+
 def test_unusable_files_are_warned_of_and_the_run_goes_on(recipe):
     recipe.write("dump/raw/te1/failed.jsonl", '{"utt": "a"}\n{"utt": "b"}\n')
-    args = ["--stage", "3", "--stop_stage", "4"]
-    out = recipe.run(*args, FAIL="espnet2_avsr_llm.bin.dump", STATUS="3")
-    assert out.returncode == 0 and recipe.programs() == [*["dump"] * 4, "datadir", "datadir"]
+    args = ["--stage", "3", "--stop_stage", "4", "--nj", "1"]
+    out = recipe.run(*args, FAIL="--finish", STATUS="3")
+    assert out.returncode == 0 and recipe.programs() == [*["dump"] * 8, "datadir", "datadir"]
     assert "Warning: 2 utterances of data/te1 are left out, see dump/raw/te1/failed.jsonl" in out.stdout
-    out = recipe.run(*args, FAIL="espnet2_avsr_llm.bin.dump")
-    assert out.returncode == 1 and "see dump/raw/org/tr/dump.log" in out.stdout
+    out = recipe.run(*args, FAIL="--finish")
+    assert out.returncode == 1 and "see dump/raw/org/tr/log/finish.log" in out.stdout
+
+
+def test_a_failed_job_of_an_array_shows_its_log(recipe):
+    out = recipe.run("--stage", "3", "--stop_stage", "3", "--nj", "3", FAIL="--job 2")
+    assert out.returncode == 1 and "see dump/raw/org/tr/log/dump.*.log" in out.stdout
+    assert out.stderr.count("reason of the failure") == 1 and "run.pl: 1 / 3 failed" in out.stderr
 
 
 def test_training_on_the_cpu_uses_all_threads(recipe):

@@ -32,6 +32,7 @@ valid_set=
 test_sets=
 min_wav_duration=0.1 # shortest and longest training utterance in seconds
 max_wav_duration=24
+dump_args=        # options of stage 3, e.g. "--crop avhubert" (avsr-llm dump --help)
 noise_snrs=       # babble at these dB is a test condition beside clean, e.g. "0 -5"
 
 # Model
@@ -112,18 +113,20 @@ conditions_of() { # CONFIG: test conditions; noise means nothing to a model that
 
 # -- running --
 run_logged() { # LOG COMMAND...: run a command that logs to LOG, showing how far it is; on failure its last lines
-    # an exit status of ${tolerated} is no failure
-    local logfile=$1 parent=${BASHPID} follower status=0
+    # an exit status of ${tolerated} is no failure; JOB in LOG stands for the number of each job of an array
+    local logfile=$1 parent=${BASHPID} follower status=0 bad=
     shift
-    "${python}" utils/follow_log.py "${logfile}" "${parent}" &
+    "${python}" utils/follow_log.py "${logfile/JOB/1}" "${parent}" &
     follower=$!
     "$@" || status=$?
     kill "${follower}" 2>/dev/null || true
     wait "${follower}" 2>/dev/null || true
     [ ! -t 1 ] || printf '\r\033[K'
     if [ "${status}" -ne 0 ] && [ "${status}" != "${tolerated:-}" ]; then
-        tail -n 20 "${logfile}" >&2 || true
-        log "Error: exit status ${status}, see ${logfile}"
+        while IFS= read -r bad; do
+            grep -q '^# Ended (code 0)' "${bad}" || tail -n 20 "${bad}" >&2 || true
+        done < <(compgen -G "${logfile/JOB/*}")
+        log "Error: exit status ${status}, see ${logfile/JOB/*}"
         exit 1
     fi
 }
@@ -142,10 +145,8 @@ stage_0() {
 stage_1() {
     # shellcheck disable=SC2086
     local/data.sh ${local_data_opts}
-    local dset
-    for dset in "${train_set}" "${valid_set}" ${test_sets}; do
-        "${python}" -m espnet2_avsr_llm.bin.datadir validate "data/${dset}"
-    done
+    # shellcheck disable=SC2046,SC2086
+    "${python}" -m espnet2_avsr_llm.bin.datadir validate "data/${train_set}" "data/${valid_set}" --test $(printf 'data/%s ' ${test_sets})
 }
 
 stage_3() {
@@ -155,9 +156,13 @@ stage_3() {
         # test sets are not filtered by stage 4
         if [ "${dset}" = "${train_set}" ] || [ "${dset}" = "${valid_set}" ]; then out=${data_feats}/org/${dset}; fi
         log "data/${dset} -> ${out}"
+        # each job does every nj-th utterance: the first one's bar stands for all
+        # shellcheck disable=SC2086
+        run_logged "${out}/log/dump.JOB.log" ${train_cmd} JOB=1:"${nj}" "${out}/log/dump.JOB.log" \
+            "${python}" -m espnet2_avsr_llm.bin.dump --in_dir "data/${dset}" --out_dir "${out}" --nj "${nj}" --job JOB ${dump_args}
         # status 3: some files cannot be used, the others are dumped
-        tolerated=3 run_logged "${out}/dump.log" ${train_cmd} --num_threads "${nj}" "${out}/dump.log" \
-            "${python}" -m espnet2_avsr_llm.bin.dump --in_dir "data/${dset}" --out_dir "${out}" --nj "${nj}"
+        tolerated=3 run_logged "${out}/log/finish.log" ${train_cmd} "${out}/log/finish.log" \
+            "${python}" -m espnet2_avsr_llm.bin.dump --in_dir "data/${dset}" --out_dir "${out}" --finish
         if [ -s "${out}/failed.jsonl" ]; then
             log "Warning: $(wc -l <"${out}/failed.jsonl") utterances of data/${dset} are left out, see ${out}/failed.jsonl"
         fi
