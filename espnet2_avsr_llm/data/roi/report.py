@@ -76,7 +76,10 @@ class Report:
         axes.set(title=f"{path.parent}: middle frames of random utterances, the cross is the middle of the crop", xticks=[], yticks=[])
         left, right = below.subplots(1, 2)
         left.stairs(self._scales, _SCALES)
+        ticks = [0.125, 0.25, 0.5, 1, 2, 4, 8]
         left.set(xscale="log", xlabel="crop pixels per picture pixel (median of an utterance)", ylabel="utterances")
+        left.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        left.minorticks_off()
         right.stairs(self._degrees, _DEGREES)
         right.set(xlabel="rotation in degrees", ylabel="utterances")
         with atomic_path(path) as temporary:
