@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
+import torch
+
 from espnet2_avsr_llm.adapter import ADAPTERS
 from espnet2_avsr_llm.compression import COMPRESSIONS
 from espnet2_avsr_llm.frontend import FRONTENDS
+from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend
 from espnet2_avsr_llm.llm import LLMS
+from espnet2_avsr_llm.loss import LOSSES
 from espnet2_avsr_llm.model import AVSRLLM
 from espnet2_avsr_llm.pass_plan import PLANS
 from espnet2_avsr_llm.projector import PROJECTORS
-from espnet2_avsr_llm.registry import construct
+from espnet2_avsr_llm.registry import construct, nearest
 
 # Each part of the configuration, `PART: name` and `PART_conf: {options}`, with the registry it is chosen from.
 PARTS: dict[str, dict[str, type]] = {
@@ -31,7 +35,8 @@ def build(config: Mapping[str, Any], model_class: type[AVSRLLM] = AVSRLLM) -> AV
     """Build the model that a configuration describes.
 
     Args:
-        config: keys ``PART`` and ``PART_conf`` for each of :data:`PARTS`; optional parts may be null. Other keys are ignored.
+        config: keys ``PART`` and ``PART_conf`` for each of :data:`PARTS`; optional parts may be null. ``losses`` lists names, and
+            ``losses_conf`` gives the options of each by its name. Other keys are ignored.
         model_class: the class to instantiate (the ESPnet face is a subclass).
 
     Returns:
@@ -42,23 +47,54 @@ def build(config: Mapping[str, Any], model_class: type[AVSRLLM] = AVSRLLM) -> AV
         SourceError: a pretrained part is missing.
     """
 
-    def part(name: str, **given):
-        if config.get(name) is None:
-            if name in OPTIONAL:
-                return None
-            raise ValueError(f"The configuration names no {name}; choose from {', '.join(PARTS[name])}")
-        return construct(PARTS[name], config[name], config.get(f"{name}_conf") or {}, **given)
-
-    plan = part("plan")
-    frontends = {name: part(name) for name in ("audio_frontend", "video_frontend")}
-    frontends = {name: frontend for name, frontend in frontends.items() if frontend is not None}
+    plan = part(config, "plan")
+    frontends = build_frontends(config)
     widths = {stream: width for frontend in frontends.values() for stream, width in frontend.streams.items()}
     rates = plan.rates()
     if set(rates) != set(widths):
         raise ValueError(f"The plan reads the streams {sorted(rates)}, but the frontends yield {sorted(widths)}")
-    compression = part("compression")
-    llm = part("llm")
+    compression = part(config, "compression")
+    llm = part(config, "llm")
     sizes = {s: {r: compression.output_size(widths[s], r) for r in rs} for s, rs in rates.items()}
-    projector = part("projector", input_sizes=sizes, output_size=llm.width)
-    adapter = part("adapter", llm=llm, passes=plan.all_passes())
-    return model_class(frontends, compression, projector, llm, adapter, plan)
+    projector = part(config, "projector", input_sizes=sizes, output_size=llm.width)
+    adapter = part(config, "adapter", llm=llm, passes=plan.all_passes())
+    return model_class(frontends, compression, projector, llm, adapter, plan, _losses(config))
+
+
+def build_frontends(config: Mapping[str, Any]) -> dict[str, AbsFrontend]:
+    """The frontends of a configuration, by the name of their part."""
+    frontends = {name: part(config, name) for name in ("audio_frontend", "video_frontend")}
+    return {name: frontend for name, frontend in frontends.items() if frontend is not None}
+
+
+def outline(config: Mapping[str, Any]) -> list[AbsFrontend]:
+    """The frontends of a configuration on ``meta``: what they read and yield, without their weights."""
+    with torch.device("meta"):
+        return list(build_frontends(sized(config)).values())
+
+
+def sized(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with its pretrained parts by their sizes alone: those of ``arch``, or else of the source's ``config.json``."""
+    changed = dict(config)
+    for name in PRETRAINED:
+        conf = config.get(f"{name}_conf") or {}
+        if config.get(name) is not None and conf.get("arch"):
+            changed[f"{name}_conf"] = {k: v for k, v in conf.items() if k not in ("source", "revision")} | {"init": "random"}
+    return changed
+
+
+def part(config: Mapping[str, Any], name: str, **given):
+    """The part that a configuration names; None for an optional one that it leaves out."""
+    if config.get(name) is None:
+        if name in OPTIONAL:
+            return None
+        raise ValueError(f"The configuration names no {name}; choose from {', '.join(PARTS[name])}")
+    return construct(PARTS[name], config[name], config.get(f"{name}_conf") or {}, **given)
+
+
+def _losses(config: Mapping[str, Any]) -> dict[str, Any]:
+    confs = config.get("losses_conf") or {}
+    for name in confs:
+        if name not in LOSSES:
+            raise ValueError(f"losses_conf: unknown loss {name!r}{nearest(name, LOSSES)}; known: {', '.join(LOSSES)}")
+    return {name: construct(LOSSES, name, confs.get(name) or {}) for name in config.get("losses") or []}

@@ -26,7 +26,7 @@ class ESPnetAVSRLLMModel(AVSRLLM, AbsESPnetModel):
             batch: ``speech`` (B, T) and ``video`` (B, T, 88, 88), as the frontends ask, with ``_lengths``; the rest is ignored.
 
         Returns:
-            The loss; ``loss`` and ``acc``, and both by pass when there are several; the number of scored tokens, by which
+            The loss; ``loss`` and ``acc``, and both by pass when there are several or further terms; the number of scored tokens, by which
             ESPnet weights this batch against those of other ranks.
         """
         features = self.encode(self.inputs(batch))
@@ -36,10 +36,9 @@ class ESPnetAVSRLLMModel(AVSRLLM, AbsESPnetModel):
         # A clone: the trainer divides the loss in place by accum_grad, and the log would show the quotient.
         stats = {"loss": loss.detach().clone(), "acc": torch.stack([o.accuracy for o in outputs]).mean()}
         for p, o in zip(passes, outputs):
-            name = "_".join([p.task, *(f"{s}{r}" for s, r in sorted(p.rates.items()))])
-            stats |= {f"{key}_{name}": value.detach() for key, value in o.terms.items()}
-            if len(passes) > 1:
-                stats |= {f"loss_{name}": o.loss.detach(), f"acc_{name}": o.accuracy}
+            stats |= {f"{key}_{p.name}": value.detach() for key, value in o.terms.items()}
+            if len(passes) > 1 or o.terms:
+                stats |= {f"loss_{p.name}": o.loss.detach(), f"acc_{p.name}": o.accuracy}
         weight = (text_lengths + 1).sum()
         return force_gatherable((loss, stats, weight), loss.device)
 

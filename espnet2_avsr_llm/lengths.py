@@ -7,7 +7,7 @@ from typing import Mapping
 
 from espnet2_avsr_llm.pass_plan import Pass
 
-DELIMITERS_PER_STREAM = 2
+DELIMITERS = {"audio": 2, "video": 2, "audiovisual": 0}
 EOS = 1
 
 
@@ -28,7 +28,7 @@ class TokenCount:
     @property
     def prefix(self) -> int:
         """What the LLM reads before it writes: BOS, blocks with their delimiters, prompt."""
-        return self.bos + sum(n + DELIMITERS_PER_STREAM for n in self.streams.values() if n) + self.prompt
+        return self.bos + sum(n + DELIMITERS[stream] for stream, n in self.streams.items() if n) + self.prompt
 
     def total(self, text: int) -> int:
         """The prefix, ``text`` tokens and EOS."""

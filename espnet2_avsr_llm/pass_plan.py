@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 from espnet2_avsr_llm.data.noise import named_rng
 
 TASKS = {"asr": {"audio"}, "vsr": {"video"}, "avsr": {"audio", "video"}}
+JOINT = {"audiovisual"}  # instead of both streams, one that a frontend has fused
+
+
+def task_of(streams: Iterable[str]) -> str | None:
+    """The task that reads exactly these streams; None if no task does."""
+    read = set(streams)
+    return "avsr" if read == JOINT else next((task for task, of in TASKS.items() if of == read), None)
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,20 @@ class Pass:
     def __post_init__(self):
         if self.task not in TASKS:
             raise ValueError(f"Pass: unknown task {self.task!r}; known: {', '.join(TASKS)}")
-        if set(self.rates) != TASKS[self.task]:
+        if task_of(self.rates) != self.task:
             raise ValueError(f"Pass: {self.task} reads {sorted(TASKS[self.task])}, but rates are given for {sorted(self.rates)}")
         if any(not isinstance(r, int) or r < 1 for r in self.rates.values()):
             raise ValueError(f"Pass: rates are integers from 1, not {dict(self.rates)}")
+
+    @property
+    def scale(self) -> str:
+        """The rates as a name: ``audio4_video2``."""
+        return "_".join(f"{stream}{rate}" for stream, rate in sorted(self.rates.items()))
+
+    @property
+    def name(self) -> str:
+        """Task and rates as a name: ``avsr_audio4_video2``."""
+        return f"{self.task}_{self.scale}"
 
 
 Step = tuple[int, int]  # names a training step: seed and number of the update

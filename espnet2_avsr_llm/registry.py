@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from difflib import get_close_matches
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 
 def nearest(word: str, known) -> str:
@@ -13,7 +13,7 @@ def nearest(word: str, known) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def construct(family: Mapping[str, type], name: str, conf: Mapping[str, Any], **given: Any):
+def construct(family: Mapping[str, Callable], name: str, conf: Mapping[str, Any], /, **given: Any):
     """``family[name](**given, **conf)``.
 
     Args:

@@ -74,8 +74,8 @@ def balance_loss(probs: Tensor, choice: Tensor) -> Tensor:
     Returns:
         (...); parts add up over ranks to the loss.
     """
-    counts = F.one_hot(choice, probs.shape[-1]).sum((-3, -2)).float()
-    counts = sum_over_ranks(counts)  # of all ranks; each token counts K times
+    chosen = choice.flatten(-2)
+    counts = sum_over_ranks(probs.new_zeros(probs.shape[:-2] + probs.shape[-1:]).scatter_add(-1, chosen, torch.ones_like(chosen, dtype=probs.dtype)))
     tokens = counts.sum(-1, keepdim=True).clamp(min=1) / choice.shape[-1]
     return probs.shape[-1] * (counts / tokens * probs.sum(-2) / tokens).sum(-1)
 

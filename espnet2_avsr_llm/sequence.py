@@ -1,4 +1,4 @@
-"""Lay out one LLM input per utterance: BOS <audio> A </audio> <video> V </video> prompt text EOS.
+"""Lay out one LLM input per utterance: BOS <audio> A </audio> <video> V </video> prompt text EOS; a joint stream has no delimiters.
 
 Padding goes to the front and is masked, so that an utterance gives the same numbers in any batch (design contract 1).
 
@@ -20,7 +20,7 @@ IGNORE = -100  # label of positions that are not scored
 class Role(IntEnum):
     """What a position of the sequence is."""
 
-    PAD, BOS, DELIMITER, AUDIO, VIDEO, PROMPT, TEXT = range(7)
+    PAD, BOS, DELIMITER, AUDIO, VIDEO, PROMPT, TEXT, AUDIOVISUAL = range(8)
 
 
 @dataclass

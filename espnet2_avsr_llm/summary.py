@@ -1,7 +1,7 @@
 """Parameters, tokens and FLOPs of a configuration, from the sizes alone: nothing is allocated or downloaded.
 
 `paper_tflops` is the formula behind Llama-MTSK's figure 5 (arXiv 2503.06362, specification 2.3): 2 (P - E) n, with P the
-parameters of LLM and adapter, E those of the input embedding (0 where it is also the head), n = audio + video + prompt tokens.
+active parameters of LLM and adapter, E those of the input embedding (0 where it is also the head), n = audio + video + prompt tokens.
 `llm_tflops` is what this program computes to read the same prefix: the layers over every token with BOS and delimiters, the
 attention products, and the head at one position.
 """
@@ -13,8 +13,8 @@ from typing import Any, Mapping, Sequence
 import torch
 from torch import nn
 
-from espnet2_avsr_llm.build import PRETRAINED, build
-from espnet2_avsr_llm.lengths import TokenCount, count_tokens
+from espnet2_avsr_llm.build import build, sized
+from espnet2_avsr_llm.lengths import count_tokens
 from espnet2_avsr_llm.model import AVSRLLM
 from espnet2_avsr_llm.pass_plan import Pass
 
@@ -22,14 +22,9 @@ INPUTS_PER_SECOND = {"speech": 16000, "video": 25}
 
 
 def on_meta(config: Mapping[str, Any]) -> AVSRLLM:
-    """The model of a configuration on the ``meta`` device, its pretrained parts by the sizes of their ``arch``."""
-    sized = dict(config)
-    for part in PRETRAINED:
-        if config.get(part) is not None:
-            conf = {k: v for k, v in (config.get(f"{part}_conf") or {}).items() if k not in ("source", "revision")}
-            sized[f"{part}_conf"] = {**conf, "init": "random"}
+    """The model of a configuration on the ``meta`` device."""
     with torch.device("meta"):
-        return build(sized)
+        return build(sized(config))
 
 
 def summarise(model: AVSRLLM, rates: Sequence[Sequence[int]] | None, seconds: float, prompt_tokens: int) -> dict[str, Any]:
@@ -95,22 +90,26 @@ def _cost(model: AVSRLLM, pass_: Pass, seconds: float, prompt: int) -> dict[str,
     return {
         "task": pass_.task,
         "rates": dict(pass_.rates),
-        **{f"{stream}_tokens": count.streams.get(stream, 0) for stream in ("audio", "video")},
+        **{f"{stream}_tokens": count.streams.get(stream, 0) for stream in ("audio", "video", *({"audiovisual"} & set(count.streams)))},
         "prompt_tokens": prompt,
-        "llm_tflops": _prefill_flops(model, count) / 1e12,
-        "paper_tflops": 2 * _paper_parameters(model) * (sum(count.streams.values()) + prompt) / 1e12,
+        "llm_tflops": prefill_flops(model, pass_, count.prefix) / 1e12,
+        "paper_tflops": 2 * _paper_parameters(model, pass_) * (sum(count.streams.values()) + prompt) / 1e12,
     }
 
 
-def _paper_parameters(model: AVSRLLM) -> int:
+def _paper_parameters(model: AVSRLLM, pass_: Pass) -> int:
     inputs, outputs = model.llm.model.get_input_embeddings().weight, model.llm.model.get_output_embeddings().weight
-    return sum(p.numel() for p in model.llm.parameters()) - (0 if inputs is outputs else inputs.numel())
+    llm = sum(p.numel() for name, p in model.llm.named_parameters() if "lora_" not in name) - (0 if inputs is outputs else inputs.numel())
+    return llm + (model.adapter.active(pass_) if model.adapter is not None else 0)
 
 
-def _prefill_flops(model: AVSRLLM, count: TokenCount) -> int:
+def prefill_flops(model: AVSRLLM, pass_: Pass, n: int) -> int:
+    """What reading a prefix of ``n`` tokens costs the LLM with the adapter of a pass: see ``llm_tflops`` above."""
     llm = model.llm.model
-    linear = sum(m.weight.numel() for n, m in llm.named_modules() if isinstance(m, nn.Linear) and m is not llm.get_output_embeddings())
-    config, n = llm.config, count.prefix
+    head = llm.get_output_embeddings()
+    weights = [m.weight.numel() for name, m in llm.named_modules() if isinstance(m, nn.Linear) and m is not head and "lora_" not in name]
+    linear = sum(weights) + (model.adapter.multiplications(pass_) if model.adapter is not None else 0)
+    config = llm.config
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 2 * n * n * config.num_attention_heads * head_width * config.num_hidden_layers  # causal: half of QK' and of AV
-    return 2 * n * linear + attention + 2 * llm.get_output_embeddings().weight.numel()
+    return 2 * n * linear + attention + 2 * head.weight.numel()

@@ -9,7 +9,7 @@ import os
 
 import torch
 
-from espnet2_avsr_llm.build import OPTIONAL, PARTS, build
+from espnet2_avsr_llm.build import OPTIONAL, PARTS, build, outline
 from espnet2_avsr_llm.compat import AbsTask, ClassChoices, NestedDictAction, scheduler_classes
 from espnet2_avsr_llm.data.batching import read_lengths, token_batches
 from espnet2_avsr_llm.data.collate import collate
@@ -17,6 +17,7 @@ from espnet2_avsr_llm.data.dataset import AVDataset, EpochIterFactory, register_
 from espnet2_avsr_llm.data.preprocess import Augmentation, Preprocessor
 from espnet2_avsr_llm.espnet_model import ESPnetAVSRLLMModel
 from espnet2_avsr_llm.llm.tokens import load_tokens
+from espnet2_avsr_llm.loss import LOSSES
 from espnet2_avsr_llm.registry import construct
 from espnet2_avsr_llm.scheduler import WarmupCosine
 from espnet2_avsr_llm.trainer import AVSRLLMTrainer
@@ -55,6 +56,8 @@ class AVSRLLMTask(AbsTask):
         group.conflict_handler = "resolve"  # --adapter is ours: ESPnet's takes loralib and s3prl only
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
+        group.add_argument("--losses", nargs="*", choices=list(LOSSES), default=[], help="terms beside the cross-entropy")
+        group.add_argument("--losses_conf", action=NestedDictAction, default={}, help="their options: NAME.KEY=VALUE")
         group.add_argument("--augment_conf", action=NestedDictAction, default={}, help="training augmentation (data/preprocess.py)")
         group.add_argument("--batch_frames", type=int, default=None, help="25-fps encoder frames of a batch at most, padding included")
         parser.set_defaults(**DEFAULTS)
@@ -78,7 +81,7 @@ class AVSRLLMTask(AbsTask):
         llm = args.llm_conf
         tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
         augmentation = construct({"augment_conf": Augmentation}, "augment_conf", args.augment_conf) if train else None
-        return Preprocessor(tokens, augmentation, args.seed)
+        return Preprocessor(tokens, augmentation, args.seed, any(f.filterbanks for f in outline(vars(args))))
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:

@@ -47,11 +47,11 @@ def make_avhubert(folder):
     import torch
     from safetensors.torch import save_file
 
-    from espnet2_avsr_llm.frontend.avhubert import _random
+    from espnet2_avsr_llm.frontend.avhubert import AVHubertFrontend
 
     torch.manual_seed(2)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_random(AVHUBERT).state_dict(), folder / "model.safetensors")
+    save_file(AVHubertFrontend.random(AVHUBERT).state_dict(), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(AVHUBERT))
     return str(folder)
 
@@ -119,9 +119,11 @@ def tiny_config(sources):
             "llm": "causal_lm",
             "llm_conf": {"source": sources["llama"], "dtype": "float32"},
             "adapter": "lora",
-            "adapter_conf": {"rank": 2, "scale": 1.0},
+            "adapter_conf": {} if "adapter" in confs else {"rank": 2, "scale": 1.0},
             "plan": plan,
             "plan_conf": plan_conf,
+            "losses": [],
+            "losses_conf": {},
         }
         for key, value in confs.items():
             config[key] = {**config[key], **value} if isinstance(value, dict) else value
@@ -223,7 +225,7 @@ def train_command(corpus, tmp_path_factory):
             if shapes is None:
                 make_shape.main(["--config", str(folder / "config.yaml"), "--data_dirs", str(corpus / phase), "--outs", str(shape)])
             args += [f"--{phase}_shape_file", shape]
-            data = {"speech": ("wav.scp", "sound"), "video": ("video.scp", "video"), "text": ("text", "text")}
+            data = {"speech": ("wav.scp", "speech"), "video": ("video.scp", "video"), "text": ("text", "text")}
             streams = {"speech": config["audio_frontend"], "video": config["video_frontend"], "text": True}
             for name, (file, kind) in data.items():
                 if streams[name]:

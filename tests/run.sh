@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 template=egs2/TEMPLATE/avsr_llm1
 
-"${template}/utils/install.sh" --extras "mini test"
+"${template}/utils/install.sh" --extras "mini analysis test"
 . "${template}/path.sh"
 python3 -m espnet2_avsr_llm.bin.roi_models
 # one process a core; each keeps to one thread (path.sh)

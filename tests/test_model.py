@@ -15,7 +15,12 @@ ROWS = {
     "vsr": [(None, 20, 5), (None, 7, 1), (None, 33, 9), (None, 2, 3)],
     "avsr": [(16000, 25, 5), (0, 13, 1), (31234, 0, 9), (6400, 9, 3)],
 }
-CASES = list(itertools.product(ROWS, ["stack", "avg_pool"]))
+MOME = {"bottleneck": 3, "routed": 6, "top_k": 2}
+VARIANTS = {f"smop {r}": {"projector": "smop", "projector_conf": {"routing": r}} for r in ("jejr", "jedr", "dedr")}
+VARIANTS |= {f"mome {p}": {"adapter": "mome", "adapter_conf": {"placement": p, **MOME}} for p in ("ffn", "mhsa", "layer")}
+VARIANTS |= {"mome of scales": {"adapter": "mome", "adapter_conf": {"routers": "scale", **MOME}}}
+CASES = [(task, compression, "plain") for task, compression in itertools.product(ROWS, ["stack", "avg_pool"])]
+CASES += [("avsr", "avg_pool", variant) for variant in VARIANTS]
 
 
 def text_of(batch):
@@ -42,14 +47,15 @@ def decode(model, batch, beam_size):
     return [h[0].token_ids for h in generate(model, model.encode(model.inputs(batch)), pass_, seconds, search)]
 
 
-@pytest.mark.parametrize("task,compression", CASES)
-def test_alone_equals_in_any_batch(make_model, make_batch, task, compression):
-    model = make_model(task, compression).eval()
-    rows = ROWS[task]
+@pytest.mark.parametrize("task,compression,variant", CASES)
+def test_alone_equals_in_any_batch(make_model, make_batch, task, compression, variant):
+    model = make_model(task, compression, **VARIANTS.get(variant, {})).eval()
+    orders = [[2, 0, 1], [0, 1, 2, 3], [3, 2, 1, 0]][: 3 if variant == "plain" else 1]
+    rows = ROWS[task][: len(orders[-1])]
     with torch.no_grad():
         single = [run(model, make_batch(row)) for row in rows]
         texts = {n: [decode(model, make_batch(row), n)[0] for row in rows] for n in (1, 3)}
-        for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 1]):
+        for order in orders:
             batch = make_batch(*(rows[i] for i in order))
             out, losses, logits = run(model, batch)
             for place, i in enumerate(order):
@@ -64,6 +70,27 @@ def test_alone_equals_in_any_batch(make_model, make_batch, task, compression):
     # rows differ, or the comparison would say nothing
     assert single[0][2][0][-1].sub(single[1][2][0][-1]).abs().max() > 0.1
     assert len({tuple(t) for t in texts[1]}) > 1
+
+
+@pytest.mark.parametrize("variant", ["plain", *VARIANTS])
+def test_decoding_with_the_cache_equals_the_full_forward(make_model, make_batch, variant):
+    """Greedy steps without a cache, each over the whole sequence so far, give the tokens and scores of ``generate``."""
+    model = make_model(compression="avg_pool", **VARIANTS.get(variant, {})).eval()
+    (pass_,) = model.plan.passes()
+    features = model.encode(model.inputs(make_batch((16000, 25, 5))))
+    with torch.no_grad():
+        ((found,),) = generate(model, features, pass_, [1.0], Search(max_tokens_per_second=8, min_tokens=2))
+        inputs, _ = model.prepare(features, pass_)
+        x, ids, score = inputs.inputs_embeds, [], 0.0
+        while len(ids) < 8 and model.llm.tokens.eos_id not in ids:
+            positions = torch.arange(x.shape[1])[None]
+            with model.use(pass_):
+                logits = model.llm(x, torch.ones_like(positions), positions, 1).logits[0, -1]
+            ids.append(int(logits.argmax()))
+            score += logits.log_softmax(-1).max().item()
+            x = torch.cat([x, model.llm.embed(torch.tensor([ids[-1:]]))], 1)
+    assert len(ids) > 1 and found.token_ids == [i for i in ids if i != model.llm.tokens.eos_id]
+    assert found.score == pytest.approx(score, abs=1e-4)
 
 
 def test_what_lies_in_the_padding_does_not_matter(make_model, make_batch):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from espnet2_avsr_llm.bin import summary as program
+from espnet2_avsr_llm.config import load_config
 from espnet2_avsr_llm.summary import on_meta, parameters, summarise
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "train"
@@ -34,6 +35,31 @@ def test_trainable_parameters_of_the_published_systems(capsys, task, expected):
     assert counts["by_part"]["llm"]["trainable"] == 0
 
 
+# Llama-3.2-1B, rank 64: a set is 16 layers x 64 (2048 + 2048 + 2048 + 512)
+SET = 6_815_744
+
+
+@pytest.mark.parametrize("variant,sets,active", [("ms", 1, 1), ("ss", 4, 1), ("mss", 5, 2)])
+def test_lora_of_llama_mtsk(variant, sets, active):
+    counts = parameters(on_meta(load_config(CONF / f"llama_mtsk_{variant}.yaml")))["by_part"]["adapter"]
+    assert (counts["trainable"], counts["active"]) == (sets * SET, active * SET)
+
+
+@pytest.mark.parametrize("variant,trainable,sets", [("s", 38.29, 1), ("t", 51.92, 3), ("st", 58.74, 4)])
+def test_trainable_parameters_of_omni_avsr(variant, trainable, sets):
+    counts = parameters(on_meta(load_config(CONF / f"omni_avsr_{variant}.yaml")))
+    assert counts["trainable"] / 1e6 == pytest.approx(trainable, abs=0.005)
+    by_part = {part: c["trainable"] for part, c in counts["by_part"].items()}
+    projector = 1024 * 2048 + 2048 + 2048 * 2048 + 2048
+    assert by_part == {"audio_frontend": 0, "video_frontend": 6_291_456, "projector": 4 * projector, "llm": 0, "adapter": sets * SET}
+
+
+def test_active_parameters_of_omni_avsr_st():
+    """32.5 M at one rate pair for both modalities: two LoRA sets, two projectors, the video encoder's LoRA."""
+    counts = parameters(on_meta(load_config(CONF / "omni_avsr_st.yaml")))["by_part"]
+    assert (counts["adapter"]["active"] + counts["projector"]["active"] + 6_291_456) / 1e6 == pytest.approx(32.5, abs=0.05)
+
+
 def test_tokens_and_flops_of_the_papers(capsys):
     rates = ["1,1", "4,2", "4,5", "16,2", "16,5"]
     args = ["--config", CONF / "llama_avsr_avsr.yaml", "--compression", "avg_pool", "--rates", *rates, "--seconds", 10, "--prompt_tokens", 7]
@@ -48,8 +74,26 @@ def test_overrides_as_in_training(capsys):
     args = ["--config", CONF / "llama_avsr_asr.yaml", "--json"]
     small = json.loads(run(capsys, *args, "--llm_conf", "arch=tiny-llama", "--adapter_conf", "rank=2", "--adapter_conf", "scale=1", "--projector_conf", "layer_norm=true"))
     by_part = small["parameters"]["by_part"]
-    assert by_part["adapter"]["total"] == 2 * 2 * (32 + 32) + 2 * 2 * (32 + 16)
+    assert by_part["adapter"]["total"] == 3 * 2 * (32 + 32) + 3 * 2 * (32 + 16)
     assert by_part["projector"]["total"] == 3 * 1024 * 2048 + 2048 + 2048 * 32 + 32 + 64
+
+
+def test_released_joint_mixture_of_projectors(capsys):
+    """Llama-SMoP's checkpoint (specification 3.2): pooled features of width 1024, LayerNorm, four experts and a router."""
+    args = ["--config", CONF / "llama_smop_jejr.yaml", "--json", "--compression", "avg_pool", "--audio_frontend_conf", "arch=whisper-medium.en"]
+    args += ["--projector_conf", "layer_norm=true", "--plan_conf", "passes=[{task: avsr, rates: {audio: 4, video: 2}}]"]
+    projector = json.loads(run(capsys, *args))["parameters"]["by_part"]["projector"]
+    assert projector["total"] == 25_202_688
+    assert projector["active"] == 25_202_688 - 4 * 1024  # two experts of an audio token and two of a video token
+
+
+def test_sizes_of_mome_by_override(capsys):
+    """Specification 4.2: 1B as configured, 3B with bottleneck 12."""
+    args, larger = ["--config", CONF / "mome_mhsa.yaml", "--json"], ["--llm_conf", "arch=llama-3.2-3b", "--adapter_conf", "bottleneck=12"]
+    small, large = (json.loads(run(capsys, *args, *more))["parameters"]["by_part"]["adapter"] for more in ([], larger))
+    assert [round(n / 1e6, 2) for n in (small["active"], large["active"])] == [3.54, 12.73]
+    assert [round(n / 1e6, 1) for n in (small["total"], large["total"])] == [14.1, 53.6]
+    assert small["trainable"] == small["total"]
 
 
 def test_table(capsys):
@@ -67,24 +111,23 @@ def test_counts_equal_the_real_model(tiny_config, make_model, make_batch):
 
 
 def test_on_meta_allocates_nothing_and_asks_for_no_source():
-    from espnet2_avsr_llm.config import load_config
-
     model = on_meta(load_config(CONF / "llama_avsr_avsr.yaml"))
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert not any(p.is_floating_point() and p.device.type != "meta" for p in model.buffers() if p.numel() > 1e6)
 
 
-def test_flops_of_the_prefix_against_a_counter(make_model, make_batch):
+@pytest.mark.parametrize("adapter", [None, "lora", "mome"])
+def test_flops_of_the_prefix_against_a_counter(make_model, make_batch, adapter):
     """torch's own count of multiplications of one prefill, for a model whose rotary and norms are negligible."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = make_model("asr", adapter=None).eval()
+    model = make_model("asr", adapter=adapter).eval()
     n, seconds = len(model.llm.tokens.prompt_ids("asr")), 2.0
     batch = make_batch((int(seconds * 16000), None, 1))
     (pass_,) = model.plan.passes()
     inputs, _ = model.prepare(model.encode(model.inputs(batch)), pass_)
     model.llm.model.set_attn_implementation("eager")
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, model.use(pass_):
         model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, 1)
     (cost,) = summarise(model, None, seconds, n)["passes"]
     tokens, config = inputs.inputs_embeds.shape[1], model.llm.model.config

@@ -25,6 +25,8 @@ from espnet2_avsr_llm.trainer import AVSRLLMTrainer, NamedSteps, _plain, _restor
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["espnet2_avsr_llm.task", "transformers.models.llama.modeling_llama", "peft"])
 OMNI = ("random_rates", {"rates": {"audio": [4, 16], "video": [2, 5]}, "tasks": {"asr": 1.0, "vsr": 1.5, "avsr": 1.0}})
+MOME = {"bottleneck": 3, "routed": 6, "top_k": 2, "balance": 1.0}
+DECORRELATION = {"losses": ["decorrelation"], "losses_conf": {"decorrelation": {"weight": 3.0, "layers": "released"}}}
 SGD = ["--optim", "sgd", "--optim_conf", "lr=0.05"]
 
 
@@ -328,17 +330,23 @@ def run_two_ranks(command, init_file):
         assert process.exitcode == 0
 
 
-@pytest.mark.parametrize("case", ["both", "no_video_on_rank_1", "drawn_rates"])
+@pytest.mark.parametrize("case", ["both", "no_video_on_rank_1", "drawn_rates", "experts"])
 def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_path, case):
-    """DDP finds the parameters that a step leaves unused: those of a stream that a rank lacks, of rates that were not drawn."""
-    omni = dict(compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]})
-    config = tiny_config(**omni if case == "drawn_rates" else {})
+    """DDP finds the parameters that a step leaves unused: those of a stream that a rank lacks, of rates that were not drawn.
+
+    Balance losses are those of the tokens of both ranks, which have different numbers of them; so is the decorrelation loss.
+    """
+    kinds = {
+        "drawn_rates": dict(compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]}),
+        "experts": dict(projector="smop", projector_conf={"routing": "dedr", "balance": 1.0, "z": 1.0}, adapter="mome", adapter_conf=MOME, **DECORRELATION),
+    }
+    config = tiny_config(**kinds.get(case, {}))
     utts = [line.split()[0] for line in (corpus / "train" / "text").read_text().splitlines()]
     # pairs of falling lengths: every batch is one pair, its first utterance goes to rank 0 and its second to rank 1
     lengths = {utt: (100 - i, 20) for i, utt in enumerate(utts)}
     (tmp_path / "shape").write_text("".join(f"{u} {n},{f}\n" for u, (n, f) in lengths.items()))
     assert token_batches(lengths, 250, None, 2) == [utts[i : i + 2] for i in range(0, 8, 2)]
-    missing = set(utts[1::2]) if case == "no_video_on_rank_1" else set()
+    missing = set(utts[1::2]) if case in ("no_video_on_rank_1", "experts") else set()
     lines = [line.split() for line in (corpus / "train" / "video.scp").read_text().splitlines()]
     (tmp_path / "video.scp").write_text("".join(f"{u} {'-' if u in missing else path}\n" for u, path in lines))
     found = {}

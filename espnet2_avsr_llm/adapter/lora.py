@@ -7,21 +7,20 @@ together are the product. The papers' `rank` option is a reduction factor; here 
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from typing import Sequence
 
-from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from espnet2_avsr_llm.hub.lora import inject_lora
 from espnet2_avsr_llm.llm.causal_lm import CausalLM
 from espnet2_avsr_llm.pass_plan import Pass
 
 SETS = {
     "shared": lambda p: "shared",
     "task": lambda p: f"task_{p.task}",
-    "scale": lambda p: "scale_" + "_".join(f"{stream}{rate}" for stream, rate in sorted(p.rates.items())),
+    "scale": lambda p: f"scale_{p.scale}",
 }
 
 
@@ -51,16 +50,10 @@ class LoRA(nn.Module):
         if unknown or not sets:
             raise ValueError(f"adapter_conf sets: {unknown or 'none given'}; choose from {', '.join(SETS)}")
         self._sets = tuple(sets)
-        config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(target_modules))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several sets are meant
-            for name in sorted({name for p in passes for name in self.names(p)}):
-                inject_adapter_in_model(config, llm.model, name)
+        for name in sorted({name for p in passes for name in self.names(p)}):
+            inject_lora(llm.model, list(target_modules), rank, scale, name)
         # Found again in the LLM at each use: a list of modules here would register their parameters twice.
         self._layers = lambda: (m for m in llm.model.modules() if isinstance(m, BaseTunerLayer))
-        for name, parameter in llm.model.named_parameters():
-            if "lora_" in name:
-                parameter.data = parameter.data.float()
 
     def names(self, pass_: Pass) -> list[str]:
         """Names of the LoRA sets that are active in a pass."""
@@ -70,6 +63,10 @@ class LoRA(nn.Module):
         """Number of parameters that a pass uses."""
         names = self.names(pass_)
         return sum(p.numel() for layer in self._layers() for name, p in layer.named_parameters() if name.split(".")[-2] in names)
+
+    def multiplications(self, pass_: Pass) -> int:
+        """Multiplications of a token in a pass."""
+        return self.active(pass_)
 
     @contextmanager
     def use(self, pass_: Pass, attention_mask: Tensor | None = None):
@@ -83,6 +80,9 @@ class LoRA(nn.Module):
         """
         names = self.names(pass_)
         layers = list(self._layers())
+        for merged in (layer.merged_adapters for layer in layers if layer.merged):
+            if set(merged) != set(names):
+                raise ValueError(f"The LoRA sets {merged} are merged into the LLM, but this pass needs {names}")
         outer = [layer._active_adapter for layer in layers]
         for layer in layers:
             layer._active_adapter = names
@@ -91,6 +91,26 @@ class LoRA(nn.Module):
         finally:
             for layer, before in zip(layers, outer):
                 layer._active_adapter = before
+
+    @contextmanager
+    def merged(self, pass_: Pass):
+        """Put the sets of a pass into the LLM's own weights for the LLM calls inside, which must be of that pass.
+
+        Equal up to the rounding of W + s B A to the number format of the LLM. The weights come back bit by bit, which
+        subtracting would not give.
+        """
+        layers = list(self._layers())
+        weights = [layer.get_base_layer().weight for layer in layers]
+        originals = [weight.data for weight in weights]
+        try:
+            for layer, weight in zip(layers, weights):
+                weight.data = weight.data.clone()
+                layer.merge(adapter_names=self.names(pass_))
+            yield
+        finally:
+            for layer, weight, original in zip(layers, weights, originals):
+                weight.data = original
+                layer.merged_adapters.clear()
 
     def losses(self) -> dict[str, Tensor]:
         """Loss terms of the last pass (none)."""

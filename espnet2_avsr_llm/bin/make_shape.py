@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-STREAM_FILES = {"audio": "utt2num_samples", "video": "utt2num_frames"}
+LENGTHS = {"speech": "utt2num_samples", "video": "utt2num_frames"}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:
     """LLM tokens over the passes of the longest step, and 25-fps frames, of each utterance."""
-    from espnet2_avsr_llm.build import PARTS
+    from espnet2_avsr_llm.build import PARTS, outline
     from espnet2_avsr_llm.lengths import count_tokens
     from espnet2_avsr_llm.llm.tokens import load_tokens
     from espnet2_avsr_llm.registry import construct
@@ -43,30 +43,26 @@ def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:
     plan = construct(PARTS["plan"], config["plan"], config["plan_conf"])
     prompts = {task: len(tokens.prompt_ids(task)) for task in {p.task for p in plan.all_passes()}}
     bos = int(tokens.bos_id is not None)
-    inputs = {stream: (name, _read_ints(data_dir / name)) for stream, name in STREAM_FILES.items() if stream in plan.rates()}
-    frames_of = {stream: _frame_counter(config, stream) for stream in inputs}
+    frontends = outline(config)
+    counts = {name: _read_ints(data_dir / LENGTHS[name]) for name in {f.inputs[0] for f in frontends}}
     lengths = {}
     for line in (data_dir / "text").read_text(encoding="utf-8").splitlines():
         utt, _, text = line.partition(" ")
-        frames = {stream: frames_of[stream](counts[utt]) for stream, (_, counts) in inputs.items()}
+        frames = {stream: f.num_frames(counts[f.inputs[0]][utt]) for f in frontends for stream in f.streams}
         length = len(tokens.encode(text))
+        for p in plan.all_passes():
+            if not any(count_tokens(p, frames, 0).streams.values()):
+                raise ValueError(f"{data_dir}: {utt} has no audio and no video token in the pass {p.name} (features: {frames}): leave it out, or the pass")
         total = sum(count_tokens(p, frames, prompts[p.task], bos).total(length) for p in plan.longest())
-        lengths[utt] = total, max(_video_frames(stream, counts[utt]) for stream, (_, counts) in inputs.items())
+        lengths[utt] = total, max(_video_frames(name, of[utt]) for name, of in counts.items())
     return lengths
 
 
-def _frame_counter(config: dict, stream: str):
-    from espnet2_avsr_llm.build import PARTS
-
-    part = f"{stream}_frontend"
-    return PARTS[part][config[part]].num_frames
-
-
-def _video_frames(stream: str, count: int) -> int:
-    """Length as 25-fps frames, whatever the stream."""
+def _video_frames(name: str, count: int) -> int:
+    """Length as 25-fps frames, whatever the input."""
     from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME
 
-    return count if stream == "video" else -(-count // SAMPLES_PER_FRAME)
+    return count if name == "video" else -(-count // SAMPLES_PER_FRAME)
 
 
 def _read_ints(path: Path) -> dict[str, int]:

@@ -24,7 +24,8 @@ BUILT = re.compile(
     r"|collections\.OrderedDict|_codecs\.encode"
 )
 STUBBED = re.compile(
-    r"(fairseq|omegaconf|sentencepiece|avhubert|numpy)\..+|(hubert|hubert_pretraining)\.\w+|argparse\.Namespace|typing\.\w+|pathlib\.\w+|enum\.\w+"
+    r"(fairseq|omegaconf|sentencepiece|avhubert|numpy)\..+|(hubert|hubert_pretraining|typing|pathlib|enum)\.\w+|argparse\.Namespace"
+    r"|builtins\.(dict|list|tuple|str|int|float|bool)|collections\.defaultdict"
 )
 LEGACY_PICKLES = 5  # before torch 1.6: magic number, version, system, the object, its storages' names; then the storages' bytes
 STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"}

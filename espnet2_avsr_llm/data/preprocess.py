@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME, read_audio
-from espnet2_avsr_llm.data.noise import mix, named_rng
+from espnet2_avsr_llm.data.filterbank import stacked_filterbanks
+from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME
+from espnet2_avsr_llm.data.noise import NoiseSource, mix, named_rng
 from espnet2_avsr_llm.data.transforms import adaptive_time_mask, center_crop, hflip, normalise, random_crop
 
 
@@ -20,7 +21,7 @@ class Augmentation:
     """Training augmentation; the defaults are those of the released programs.
 
     Attributes:
-        noise_file: babble noise, 16 kHz; None trains without noise.
+        noise_file: noise, or a list of noise files (``noise.NoiseSource``); None trains without.
         snrs: signal-to-noise ratios in dB, one drawn per utterance and epoch; None is clean.
         time_mask: mask spans of sound (up to 0.4 s per second) and video (up to 10 frames per second).
         hflip: mirror half of the videos (claimed by the papers, absent from the released programs).
@@ -32,21 +33,22 @@ class Augmentation:
     hflip: bool = False
 
 
-def eval_inputs(speech: np.ndarray | None = None, video: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def eval_inputs(speech: np.ndarray | None = None, video: np.ndarray | None = None, filterbanks: bool = False) -> dict[str, np.ndarray]:
     """Model inputs without augmentation.
 
     Args:
         speech: (T,) 16 kHz.
         video: (T, 96, 96) uint8 mouth ROI.
+        filterbanks: the model hears through AV-HuBERT.
 
     Returns:
-        ``speech`` (T,) float32 normalised over the utterance, cut or padded to the video's length where both are given;
-        ``video`` (T, 88, 88) uint8.
+        ``speech`` (T,) float32 normalised over the utterance, or filterbanks (T, 104), cut or padded to the video's length where
+        both are given; ``video`` (T, 88, 88) uint8.
     """
-    return _inputs(speech, video)
+    return _inputs(speech, video, filterbanks)
 
 
-def _inputs(speech, video, rng: np.random.Generator | None = None, augmentation=None, noise=None) -> dict[str, np.ndarray]:
+def _inputs(speech, video, filterbanks: bool, rng: np.random.Generator | None = None, augmentation=None, noise=None) -> dict[str, np.ndarray]:
     data: dict[str, np.ndarray] = {}
     if speech is not None and video is not None and len(video) and len(speech):
         speech = cut_or_pad(speech, len(video) * SAMPLES_PER_FRAME)
@@ -56,7 +58,7 @@ def _inputs(speech, video, rng: np.random.Generator | None = None, augmentation=
     if speech is not None:
         if rng is not None:
             speech = _augment_speech(speech, rng, augmentation, noise)
-        data["speech"] = normalise(speech)
+        data["speech"] = stacked_filterbanks(speech) if filterbanks else normalise(speech)
     return data
 
 
@@ -73,7 +75,7 @@ def _augment_speech(speech: np.ndarray, rng: np.random.Generator, augmentation: 
     if noise is None:
         return speech
     snr = augmentation.snrs[rng.integers(len(augmentation.snrs))]
-    return mix(speech, noise, snr, offset=int(rng.integers(len(noise))))
+    return speech if snr is None or not len(speech) else mix(speech, noise.draw(len(speech), rng), snr)
 
 
 def cut_or_pad(speech: np.ndarray, length: int) -> np.ndarray:
@@ -88,19 +90,20 @@ class Preprocessor:
         tokens: :class:`~espnet2_avsr_llm.llm.tokens.Tokens`.
         augmentation: of training; None for validation and inference.
         seed: of the run.
+        filterbanks: the model hears through AV-HuBERT.
     """
 
-    def __init__(self, tokens, augmentation: Augmentation | None, seed: int):
-        self.tokens, self.augmentation, self.seed = tokens, augmentation, seed
+    def __init__(self, tokens, augmentation: Augmentation | None, seed: int, filterbanks: bool = False):
+        self.tokens, self.augmentation, self.seed, self.filterbanks = tokens, augmentation, seed, filterbanks
         self.epoch = 0
-        self._noise = read_audio(augmentation.noise_file) if augmentation and augmentation.noise_file else None
+        self._noise = NoiseSource(augmentation.noise_file) if augmentation and augmentation.noise_file else None
 
     def __call__(self, utt: str, data: dict[str, Any]) -> dict[str, np.ndarray]:
         """Model inputs of one utterance, and ``text`` (L,) ids without BOS and EOS."""
         rng = None
         if self.augmentation is not None:
             rng = named_rng(self.seed, str(self.epoch), utt)
-        inputs = _inputs(data.get("speech"), data.get("video"), rng, self.augmentation, self._noise)
+        inputs = _inputs(data.get("speech"), data.get("video"), self.filterbanks, rng, self.augmentation, self._noise)
         if "text" in data:
             inputs["text"] = np.array(self.tokens.encode(data["text"]), dtype=np.int64)
         return inputs

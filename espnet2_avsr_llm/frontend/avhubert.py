@@ -1,43 +1,40 @@
-"""AV-HuBERT as a frontend: mouth pictures in, one feature per frame out, arXiv:2201.02184; encoder LoRA of Llama-AVSR, arXiv:2409.12319.
+"""AV-HuBERT as a frontend: mouth pictures, sound, or both in, one feature per video frame out, arXiv:2201.02184.
 
 Shapes: `B` batch, `T` video frames at 25 Hz, `F` feature width.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed
+from espnet2_avsr_llm.data.filterbank import num_stacked
+from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed, valid_mask
 from espnet2_avsr_llm.frontend.avhubert_model import AVHubert, AVHubertConfig
-from espnet2_avsr_llm.hub.build import build, torch_dtype
+from espnet2_avsr_llm.hub.build import read_config
 from espnet2_avsr_llm.hub.resolve import SourceError
 
 PIXEL_MEAN, PIXEL_STD = 0.421, 0.165  # of LRS3 mouths in [0, 1]
-LORA_TARGETS = r".*\.self_attn\.[qv]_proj"
+READ_BY = {"video": ("video",), "audio": ("speech",), "audiovisual": ("video", "speech")}
+CHOICES = (("video",), ("audio",), ("audio", "video"), ("audiovisual",))
 
 
 class AVHubertFrontend(AbsFrontend):
-    """Video stream of an AV-HuBERT.
+    """Streams of one AV-HuBERT.
 
     Args:
-        source: folder with ``config.json`` and ``model.safetensors`` (``avsr-llm convert avhubert`` writes one), or its hub id.
-        init: ``pretrained`` reads ``source``; ``random`` builds ``arch`` without weights.
-        arch: name of ``arch/*.json``, for ``init="random"``.
-        revision: branch, tag or commit of a hub id.
-        dtype: of the encoder.
-        lora: ``{"rank": r, "scale": s}`` trains LoRA on ``q_proj`` and ``v_proj`` of every layer (q <- Wx + b + s UDx); the
-            papers use rank 64 and scale 2.
+        source, init, arch, revision, dtype, lora, device: as of :class:`AbsFrontend`; the source is a folder with ``config.json``
+            and ``model.safetensors``, such as ``avsr-llm convert avhubert`` writes.
+        streams: ``[video]``; ``[audio]``; ``[audio, video]``, a run of the encoder for each; or ``[audiovisual]``, one run that fuses
+            both (the two audio-visual modes of Llama-AVSR, arXiv 2409.12319).
 
     Raises:
         SourceError: the source is missing or does not fit its configuration.
     """
-
-    inputs = ("video",)
 
     def __init__(
         self,
@@ -46,84 +43,91 @@ class AVHubertFrontend(AbsFrontend):
         arch: str | None = None,
         revision: str | None = None,
         dtype: str = "float32",
-        lora: dict | None = None,
+        lora: Mapping | None = None,
+        device: str | None = None,
+        streams: Sequence[str] = ("video",),
     ) -> None:
-        super().__init__()
-        self.encoder, origin = build(source, init, arch, revision, torch_dtype(dtype), load_avhubert, _random)
-        self.adopt("encoder", self.encoder, origin, revision)
-        if lora is not None:
-            add_lora(self.encoder, **lora)
-        self.streams = {"video": self.encoder.config.encoder_embed_dim}
-        self.eval()
+        if tuple(streams) not in CHOICES:
+            raise ValueError(f"avhubert streams {list(streams)}: choose from {', '.join(str(list(c)) for c in CHOICES)}")
+        super().__init__(source, init, arch, revision, dtype, lora, device)
+        self.streams = dict.fromkeys(streams, self.encoder.config.encoder_embed_dim)
+        read = {name for stream in streams for name in READ_BY[stream]}
+        self.inputs = tuple(name for name in ("video", "speech") if name in read)
+        self.filterbanks = "speech" in read
+        if self.inputs == ("speech",):
+            self.num_frames = num_stacked
 
     @staticmethod
     def num_frames(num_inputs: int) -> int:
         """One feature per video frame."""
         return num_inputs
 
-    def forward(self, video: Lengthed) -> dict[str, Lengthed]:
+    def inputs_of(self, stream: str) -> tuple[str, ...]:
+        """Those of :attr:`inputs` that a stream is made from."""
+        return READ_BY[stream]
+
+    def forward(self, **inputs: Lengthed) -> dict[str, Lengthed]:
         """Encode.
 
         Args:
-            video: ``(B, T, 88, 88)`` uint8, or float already normalised, and its lengths ``(B,)`` in frames. What lies beyond a
-                length is ignored.
+            video: ``(B, T, 88, 88)`` uint8, or float already normalised, and its lengths ``(B,)`` in frames.
+            speech: ``(B, T, 104)`` filterbanks (:func:`~espnet2_avsr_llm.data.filterbank.stacked_filterbanks`) and their lengths.
+                What lies beyond a length is ignored.
 
         Returns:
-            ``{"video": (features (B, T, F), lengths (B,))}``; ``T`` is the longest length of the batch.
+            For each stream ``(features (B, T, F), lengths (B,))``; ``T`` is the longest length of the batch. The joint stream is as
+            long as the longer of its two inputs; where one of them has ended or is missing, it counts as absent.
+
+        Raises:
+            ValueError: ``speech`` is a waveform.
         """
-        pictures, lengths = video
-        pictures = pictures[:, : int(lengths.max())]
-        valid = torch.arange(pictures.size(1), device=pictures.device) < lengths[:, None]
+        if "speech" in inputs and inputs["speech"][0].dim() != 3:
+            found = list(inputs["speech"][0].shape)
+            raise ValueError(f"AV-HuBERT reads speech as filterbanks (B, T, 104), found {found}: see data/filterbank.py")
+        return {stream: self._encode({name: inputs[name] for name in READ_BY[stream]}) for stream in self.streams}
+
+    def _encode(self, inputs: dict[str, Lengthed]) -> Lengthed:
+        lengths = torch.stack([n for _, n in inputs.values()]).amax(0)
+        size = int(lengths.max())
+        valid = valid_mask(lengths, size)
         if not valid.any():
-            return {"video": (self._dtype_like(pictures).new_zeros(*valid.shape, self.streams["video"]), lengths)}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.encoder(valid, video=self._normalise(pictures, valid))
-        return {"video": (features, lengths)}
+            return next(iter(inputs.values()))[0].new_zeros(*valid.shape, self.encoder.config.encoder_embed_dim, dtype=self.dtype), lengths
+        prepared = {}
+        for name, (x, n) in inputs.items():
+            present = valid_mask(n, size)
+            x = _pixels(x) if name == "video" else x
+            x = torch.nn.functional.pad(x[:, :size], (0, 0) * (x.dim() - 2) + (0, size - min(size, x.size(1))))
+            # Zero, not black: the released programs pad with zeros after normalisation, and so does the 3-D convolution.
+            if present.any():
+                prepared[name] = x.to(self.dtype) * present.reshape(*present.shape, *[1] * (x.dim() - 2)), present
+        return self.encoder(prepared.get("video"), prepared.get("speech")), lengths
 
-    def _dtype_like(self, x: Tensor) -> Tensor:
-        return x.new_zeros((), dtype=self.encoder.layer_norm.weight.dtype)
+    @staticmethod
+    def load(folder: str, dtype: torch.dtype) -> AVHubert:
+        """Read an encoder from ``config.json`` and ``model.safetensors``."""
+        from safetensors.torch import load_file
 
-    def _normalise(self, pictures: Tensor, valid: Tensor) -> Tensor:
-        if pictures.dtype == torch.uint8:
-            pictures = (pictures.float() / 255 - PIXEL_MEAN) / PIXEL_STD
-        # Zero, not black: the released programs pad with zeros after normalisation, and so does the 3-D convolution.
-        return pictures.to(self.encoder.layer_norm.weight.dtype) * valid[..., None, None]
+        model = AVHubertFrontend.random(read_config(folder))
+        weights = Path(folder) / "model.safetensors"
+        if not weights.is_file():
+            raise SourceError(f"{folder} has no model.safetensors: an AV-HuBERT source is a folder with config.json and model.safetensors")
+        try:
+            model.load_state_dict(load_file(weights))
+        except RuntimeError as e:
+            raise SourceError(f"{folder}: model.safetensors does not fit config.json: {e}") from e
+        return model.to(dtype)
 
-
-def add_lora(encoder: nn.Module, rank: int, scale: float) -> None:
-    """Add trained LoRA to the attention of ``encoder``, in place (PEFT; its tensors are float32)."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=LORA_TARGETS), encoder)
-    for name, parameter in encoder.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
-
-
-def load_avhubert(folder: str, dtype: torch.dtype) -> AVHubert:
-    """Read an encoder from ``config.json`` and ``model.safetensors``.
-
-    Raises:
-        SourceError: a file is missing, or configuration and tensors disagree.
-    """
-    from safetensors.torch import load_file
-
-    for name in ("config.json", "model.safetensors"):
-        if not (Path(folder) / name).is_file():
-            raise SourceError(f"{folder} has no {name}: an AV-HuBERT source is a folder with config.json and model.safetensors")
-    model = _random(json.loads((Path(folder) / "config.json").read_text()))
-    try:
-        model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-    except RuntimeError as e:
-        raise SourceError(f"{folder}: model.safetensors does not fit config.json: {e}") from e
-    return model.to(dtype)
+    @staticmethod
+    def random(config: dict) -> AVHubert:
+        """The encoder that a configuration describes."""
+        if config.get("model_type") != "avhubert":
+            raise SourceError(f"The configuration says model_type {config.get('model_type')!r}, expected 'avhubert'")
+        sizes = {k: v for k, v in config.items() if k != "model_type"}
+        unknown = set(sizes) - {f.name for f in fields(AVHubertConfig)}
+        if unknown:
+            raise SourceError(f"Unknown AV-HuBERT configuration keys: {', '.join(sorted(unknown))}")
+        return AVHubert(AVHubertConfig(**sizes | {"trunk_widths": tuple(sizes.get("trunk_widths", AVHubertConfig.trunk_widths))}))
 
 
-def _random(config: dict) -> AVHubert:
-    if config.get("model_type") != "avhubert":
-        raise SourceError(f"The configuration says model_type {config.get('model_type')!r}, expected 'avhubert'")
-    sizes = {k: v for k, v in config.items() if k != "model_type"}
-    unknown = set(sizes) - {f.name for f in fields(AVHubertConfig)}
-    if unknown:
-        raise SourceError(f"Unknown AV-HuBERT configuration keys: {', '.join(sorted(unknown))}")
-    return AVHubert(AVHubertConfig(**sizes | {"trunk_widths": tuple(sizes.get("trunk_widths", AVHubertConfig.trunk_widths))}))
+def _pixels(video: Tensor) -> Tensor:
+    return (video.float() / 255 - PIXEL_MEAN) / PIXEL_STD if video.dtype == torch.uint8 else video

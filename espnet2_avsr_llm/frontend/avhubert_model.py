@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from espnet2_avsr_llm.frontend.avhubert_resnet import VideoResNet
+from espnet2_avsr_llm.frontend.avhubert_resnet import RELU_TYPES, VideoResNet
 from espnet2_avsr_llm.frontend.avhubert_transformer import Transformer
 
-AUDIO_WIDTH = 104  # four stacked frames of 26 log filterbanks
+FUSIONS = ("concat", "add")
+Present = tuple[Tensor, Tensor]  # inputs (B, T, ...), zero where there are none, and (B, T) True where there are
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class AVHubertConfig:
     Attributes:
         trunk_widths: channels of the four ResNet stages.
         conv_pos, conv_pos_groups: kernel and groups of the positional convolution.
+        layer_norm_first: LayerNorm before attention and feed-forward, else after them.
+        modality_fuse: ``concat`` or ``add`` the features of both modalities.
+        resnet_relu_type: ``prelu`` or ``relu``.
+        audio_feat_dim: width of the sound's frames, four stacked frames of 26 log filterbanks.
     """
 
     encoder_embed_dim: int = 1024
@@ -35,10 +40,17 @@ class AVHubertConfig:
     dropout: float = 0.1
     dropout_input: float = 0.1
     encoder_layerdrop: float = 0.05
+    layer_norm_first: bool = True
+    modality_fuse: str = "concat"
+    resnet_relu_type: str = "prelu"
+    audio_feat_dim: int = 104
 
     def __post_init__(self) -> None:
         if len(self.trunk_widths) != 4:
             raise ValueError(f"trunk_widths {list(self.trunk_widths)}: expected the widths of four stages")
+        for name, known in (("modality_fuse", FUSIONS), ("resnet_relu_type", RELU_TYPES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected {' or '.join(known)}")
         for name in ("encoder_attention_heads", "conv_pos_groups"):
             if self.encoder_embed_dim % getattr(self, name):
                 raise ValueError(f"encoder_embed_dim {self.encoder_embed_dim} is no multiple of {name} {getattr(self, name)}")
@@ -47,7 +59,7 @@ class AVHubertConfig:
 class VideoExtractor(nn.Module):
     def __init__(self, config: AVHubertConfig) -> None:
         super().__init__()
-        self.resnet = VideoResNet(config.trunk_widths)
+        self.resnet = VideoResNet(config.trunk_widths, config.resnet_relu_type)
         self.proj = nn.Linear(config.trunk_widths[-1], config.encoder_embed_dim)
 
     def forward(self, video: Tensor, valid: Tensor) -> Tensor:
@@ -57,7 +69,7 @@ class VideoExtractor(nn.Module):
 class AudioExtractor(nn.Module):
     def __init__(self, config: AVHubertConfig) -> None:
         super().__init__()
-        self.proj = nn.Linear(AUDIO_WIDTH, config.encoder_embed_dim)
+        self.proj = nn.Linear(config.audio_feat_dim, config.encoder_embed_dim)
 
     def forward(self, audio: Tensor) -> Tensor:
         return self.proj(audio)
@@ -70,10 +82,11 @@ class AVHubert(nn.Module):
         super().__init__()
         self.config = config
         width = config.encoder_embed_dim
+        fused = 2 * width if config.modality_fuse == "concat" else width
         self.feature_extractor_audio = AudioExtractor(config)
         self.feature_extractor_video = VideoExtractor(config)
-        self.layer_norm = nn.LayerNorm(2 * width)
-        self.post_extract_proj = nn.Linear(2 * width, width)
+        self.layer_norm = nn.LayerNorm(fused)
+        self.post_extract_proj = nn.Linear(fused, width) if fused != width else None
         self.dropout_input = nn.Dropout(config.dropout_input)
         self.encoder = Transformer(
             width,
@@ -84,23 +97,30 @@ class AVHubert(nn.Module):
             config.conv_pos_groups,
             config.dropout,
             config.encoder_layerdrop,
+            config.layer_norm_first,
         )
 
-    def forward(self, valid: Tensor, video: Tensor | None = None, audio: Tensor | None = None) -> Tensor:
+    def forward(self, video: Present | None = None, audio: Present | None = None) -> Tensor:
         """Encode.
 
         Args:
-            valid: ``(B, T)`` True at the frames of each clip.
-            video: ``(B, T, 88, 88)`` normalised mouth pictures, zero at padding; None when there are none.
+            video: ``(B, T, 88, 88)`` normalised mouth pictures; None when there are none.
             audio: ``(B, T, 104)`` normalised filterbanks; None when there are none.
 
         Returns:
-            ``(B, T, D)``, zero at padding.
+            ``(B, T, D)``, zero where there is neither. The features of a modality are zero where it is absent, as in its training
+            with modality dropout.
         """
+        given = [present for _, present in filter(None, (audio, video))]
+        valid = torch.stack(given).any(0)
+        absent = self.layer_norm.weight.new_zeros(*valid.shape, self.config.encoder_embed_dim)
+        video_features = absent if video is None else self.feature_extractor_video(*video) * video[1].unsqueeze(-1)
+        audio_features = absent if audio is None else self.feature_extractor_audio(audio[0]) * audio[1].unsqueeze(-1)
+        if self.config.modality_fuse == "concat":
+            x = self.layer_norm(torch.cat([audio_features, video_features], dim=-1))
+        else:
+            x = self.layer_norm(audio_features + video_features)
+        if self.post_extract_proj is not None:
+            x = self.post_extract_proj(x)
         mask = valid.unsqueeze(-1)
-        absent = self.post_extract_proj.weight.new_zeros(*valid.shape, self.config.encoder_embed_dim)
-        video_features = absent if video is None else self.feature_extractor_video(video, valid)
-        audio_features = absent if audio is None else self.feature_extractor_audio(audio)
-        x = self.layer_norm(torch.cat([audio_features, video_features], dim=-1))
-        x = self.dropout_input(self.post_extract_proj(x)) * mask
-        return self.encoder(x, valid) * mask
+        return self.encoder(self.dropout_input(x) * mask, valid) * mask

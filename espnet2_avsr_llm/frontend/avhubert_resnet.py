@@ -11,19 +11,24 @@ from torch.nn import functional as F
 
 TAPS = 5  # frames under the 3-D convolution
 CHUNK = 64  # frames at once
+RELU_TYPES = ("prelu", "relu")
+
+
+def _relu(kind: str, channels: int) -> nn.Module:
+    return nn.PReLU(channels) if kind == "prelu" else nn.ReLU()
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, PReLU per channel."""
+    """Two 3x3 convolutions and a shortcut, ReLU or PReLU per channel."""
 
-    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, relu: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.relu1 = nn.PReLU(planes)
+        self.relu1 = _relu(relu, planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.relu2 = nn.PReLU(planes)
+        self.relu2 = _relu(relu, planes)
         self.downsample = None
         if stride != 1 or inputs != planes:
             self.downsample = nn.Sequential(nn.Conv2d(inputs, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
@@ -36,11 +41,11 @@ class BasicBlock(nn.Module):
 class Trunk(nn.Module):
     """ResNet-18 without its stem and classifier: four stages of two blocks, then the mean over the picture."""
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    def __init__(self, widths: tuple[int, ...], relu: str) -> None:
         super().__init__()
         stages = zip((widths[0], *widths[:3]), widths, (1, 2, 2, 2), strict=True)
         for i, (inputs, planes, stride) in enumerate(stages, 1):
-            setattr(self, f"layer{i}", nn.Sequential(BasicBlock(inputs, planes, stride), BasicBlock(planes, planes, 1)))
+            setattr(self, f"layer{i}", nn.Sequential(BasicBlock(inputs, planes, stride, relu), BasicBlock(planes, planes, 1, relu)))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
@@ -63,14 +68,15 @@ class VideoResNet(nn.Module):
 
     Args:
         widths: channels of the four stages (64, 128, 256, 512 in the public models); the stem has the first.
+        relu: ``prelu`` or ``relu``.
     """
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    def __init__(self, widths: tuple[int, ...], relu: str) -> None:
         super().__init__()
         self.frontend3D = nn.Sequential(
-            StackedConv3d(widths[0]), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0]), nn.MaxPool2d(3, 2, padding=1)
+            StackedConv3d(widths[0]), nn.BatchNorm2d(widths[0]), _relu(relu, widths[0]), nn.MaxPool2d(3, 2, padding=1)
         )
-        self.trunk = Trunk(widths)
+        self.trunk = Trunk(widths, relu)
 
     def forward(self, video: Tensor, valid: Tensor) -> Tensor:
         """

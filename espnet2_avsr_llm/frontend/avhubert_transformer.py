@@ -1,4 +1,4 @@
-"""Transformer of AV-HuBERT: convolutional positions and pre-norm layers that never look at padding, arXiv:2201.02184.
+"""Transformer of AV-HuBERT: convolutional positions and layers that never look at padding, arXiv:2201.02184.
 
 Shapes: `B` batch, `T` frames, `D` model width.
 """
@@ -43,9 +43,9 @@ class SelfAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm layer: attention and feed-forward, each after its LayerNorm."""
+    """Attention and feed-forward, each after its LayerNorm (pre-norm) or before it (post-norm)."""
 
-    def __init__(self, width: int, heads: int, ffn: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, ffn: int, dropout: float, norm_first: bool) -> None:
         super().__init__()
         self.self_attn = SelfAttention(width, heads, dropout)
         self.self_attn_layer_norm = nn.LayerNorm(width)
@@ -53,29 +53,37 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(ffn, width)
         self.final_layer_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
+        self.norm_first = norm_first
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), mask))
-        return x + self.dropout(self.fc2(F.gelu(self.fc1(self.final_layer_norm(x)))))
+        if self.norm_first:
+            x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), mask))
+            return x + self._feed_forward(self.final_layer_norm(x))
+        x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, mask)))
+        return self.final_layer_norm(x + self._feed_forward(x))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.fc2(F.gelu(self.fc1(x))))
 
 
 class Transformer(nn.Module):
-    """Positions, layers and the final LayerNorm.
+    """Positions, layers, and a LayerNorm after them (pre-norm layers) or before them (post-norm).
 
     Args:
         conv_pos, conv_pos_groups: kernel and groups of the positional convolution.
         layer_drop: chance that a layer is skipped in training.
+        norm_first: the layers are pre-norm.
     """
 
     def __init__(
-        self, width: int, layers: int, heads: int, ffn: int, conv_pos: int, conv_pos_groups: int, dropout: float, layer_drop: float
+        self, width: int, layers: int, heads: int, ffn: int, conv_pos: int, conv_pos_groups: int, dropout: float, layer_drop: float, norm_first: bool
     ) -> None:
         super().__init__()
         self.pos_conv = nn.Sequential(PositionalConv(width, conv_pos, conv_pos_groups))
-        self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(Layer(width, heads, ffn, dropout, norm_first) for _ in range(layers))
         self.layer_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.layer_drop = layer_drop
+        self.layer_drop, self.norm_first = layer_drop, norm_first
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """
@@ -86,10 +94,11 @@ class Transformer(nn.Module):
         Returns:
             ``(B, T, D)``; what it holds at padding means nothing.
         """
-        x = self.dropout(x + self.pos_conv(x.transpose(1, 2)).transpose(1, 2))
+        x = x + self.pos_conv(x.transpose(1, 2)).transpose(1, 2)
+        x = self.dropout(x if self.norm_first else self.layer_norm(x))
         # A row without any frame attends to its padding, because a softmax over nothing is NaN.
         mask = (valid | ~valid.any(1, keepdim=True))[:, None, None, :]
         for layer in self.layers:
             if not self.training or torch.rand(()) >= self.layer_drop:
                 x = layer(x, mask)
-        return self.layer_norm(x)
+        return self.layer_norm(x) if self.norm_first else x

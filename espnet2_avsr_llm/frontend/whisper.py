@@ -5,16 +5,25 @@ Shapes: `B` batch, `S` samples at 16 kHz, `W` samples of the window, `M` mel ban
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed
-from espnet2_avsr_llm.hub.build import build, torch_dtype
+from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed, valid_mask
+from espnet2_avsr_llm.hub.build import from_folder, read_config
 from espnet2_avsr_llm.hub.resolve import SourceError
 
 SAMPLE_RATE = 16000
 FFT, HOP = 400, 160  # 25 ms and 10 ms
+WINDOWS = ("30s", "utterance")
 SAMPLES_PER_FRAME = 320  # the encoder's second convolution halves the 100 mel frames of a second
+
+
+def released_frames(num_samples: int) -> int:
+    """Features that the released programs keep: at least 25, counted in float32, so one too few for some lengths (spec section 10, item 10)."""
+    return max(int(torch.tensor(num_samples) / SAMPLE_RATE * 50), 25) if num_samples else 0
 
 
 class LogMel(nn.Module):
@@ -44,20 +53,18 @@ class LogMel(nn.Module):
 
 
 class WhisperFrontend(AbsFrontend):
-    """Encoder of a Hugging Face Whisper model on its full window (30 s for the public ones), features cut to each length.
-
-    The released Llama-AVSR program keeps at least 25 features of a clip and counts them in float32, one too few for some
-    lengths (spec section 10, item 10). Here the count is exact and has no such floor.
+    """Encoder of a Hugging Face Whisper model of any size, English-only or multilingual; features are cut to each clip's length.
 
     Args:
-        source: folder or hub id of a Whisper model (full model or encoder alone).
-        init: ``pretrained`` reads ``source``; ``random`` builds ``arch`` without weights.
-        arch: name of ``arch/*.json``, for ``init="random"``.
-        revision: branch, tag or commit of a hub id.
-        dtype: of the encoder; the log-mel features are float32.
+        source, init, arch, revision, dtype, lora, device: as of :class:`AbsFrontend`; the source is a full model or an encoder alone.
+        window: ``30s`` pads every clip to the window that the model was trained on (30 s for the public ones). ``utterance`` pads to
+            the longest clip of the batch, cuts the table of positions to it, and masks padding: several times as fast on short
+            clips, but other features, because the model is used to attend to the silence after a clip. Train and decode with the same.
+        released_lengths: keep as many features as the released programs do (:func:`released_frames`), the first ones after a
+            very short clip being those of its zero padding. Here the count is exact by default and has no floor.
 
     Raises:
-        SourceError: the source is missing or is no Whisper model.
+        SourceError: the source is missing, damaged, or no Whisper model.
     """
 
     inputs = ("speech",)
@@ -69,15 +76,21 @@ class WhisperFrontend(AbsFrontend):
         arch: str | None = None,
         revision: str | None = None,
         dtype: str = "float32",
+        lora: Mapping | None = None,
+        device: str | None = None,
+        window: str = "30s",
+        released_lengths: bool = False,
     ) -> None:
-        super().__init__()
-        self.encoder, origin = build(source, init, arch, revision, torch_dtype(dtype), _load, _random)
-        self.adopt("encoder", self.encoder, origin, revision)
+        if window not in WINDOWS:
+            raise ValueError(f"whisper window {window!r}: choose from {', '.join(WINDOWS)}")
+        super().__init__(source, init, arch, revision, dtype, lora, device)
         config = self.encoder.config
+        self.window = window
         self.max_inputs = config.max_source_positions * SAMPLES_PER_FRAME
         self.log_mel = LogMel(config.num_mel_bins)
         self.streams = {"audio": config.d_model}
-        self.eval()
+        if released_lengths:
+            self.num_frames = released_frames
 
     @staticmethod
     def num_frames(num_inputs: int) -> int:
@@ -99,14 +112,13 @@ class WhisperFrontend(AbsFrontend):
         """
         wave, samples = speech
         self._check(samples)
-        frames = torch.div(samples, SAMPLES_PER_FRAME, rounding_mode="floor")
-        features = wave.new_zeros(len(wave), int(frames.max()), self.streams["audio"], dtype=self.encoder.dtype)
+        frames = torch.tensor([self.num_frames(n) for n in samples.tolist()], device=samples.device)
+        features = wave.new_zeros(len(wave), int(frames.max()), self.streams["audio"], dtype=self.dtype)
         rows = frames.nonzero().flatten()
         if len(rows):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                encoded = self._encode(wave[rows], samples[rows])[:, : features.size(1)]
-            valid = torch.arange(features.size(1), device=wave.device) < frames[rows, None]
-            features = features.index_copy(0, rows, encoded * valid.unsqueeze(-1))
+            encode = self._encode_window if self.window == "30s" else self._encode_utterance
+            encoded = encode(_clean(wave[rows], samples[rows]), frames[rows])[:, : features.size(1)]
+            features = features.index_copy(0, rows, encoded * valid_mask(frames[rows], features.size(1)).unsqueeze(-1))
         return {"audio": (features, frames)}
 
     def _check(self, samples: Tensor) -> None:
@@ -117,31 +129,50 @@ class WhisperFrontend(AbsFrontend):
                 "window of this Whisper model. Decode long recordings with Speech2Text, which windows them, or drop the clip in stage 4"
             )
 
-    def _encode(self, wave: Tensor, samples: Tensor) -> Tensor:
+    def _encode_window(self, wave: Tensor, frames: Tensor) -> Tensor:
         wave = wave[:, : self.max_inputs]
-        wave = wave * (torch.arange(wave.size(1), device=wave.device) < samples[:, None])
-        mel = self.log_mel(nn.functional.pad(wave, (0, self.max_inputs - wave.size(1))))
-        return self.encoder(mel.to(self.encoder.dtype)).last_hidden_state
+        mel = self.log_mel(F.pad(wave, (0, self.max_inputs - wave.size(1))))
+        return self.encoder(mel.to(self.dtype)).last_hidden_state
+
+    def _encode_utterance(self, wave: Tensor, frames: Tensor) -> Tensor:
+        """The encoder, driven by its sub-modules: no frame of a clip sees anything beyond the clip's last feature."""
+        encoder, size = self.encoder, int(frames.max())
+        # Silence at the end, as in the full window: the Fourier transform mirrors what it finds there.
+        length = (size + 2) * SAMPLES_PER_FRAME
+        mel = self.log_mel(F.pad(wave, (0, length - wave.size(1))))[..., : 2 * size].to(self.dtype)
+        mel_valid = valid_mask(2 * frames, 2 * size)[:, None]
+        x = F.gelu(encoder.conv1(mel * mel_valid)) * mel_valid
+        x = F.gelu(encoder.conv2(x)).transpose(1, 2) + encoder.embed_positions.weight[:size]
+        valid = valid_mask(frames, size)
+        mask = x.new_zeros(valid.shape).masked_fill(~valid, torch.finfo(x.dtype).min)[:, None, None, :]
+        for layer in encoder.layers:
+            x = layer(x, mask)
+        return encoder.layer_norm(x)
+
+    @staticmethod
+    def load(folder: str, dtype: torch.dtype) -> nn.Module:
+        """The encoder of a Whisper folder."""
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        config = _config(read_config(folder))
+        # A full model keeps the encoder under (model.)encoder; an encoder saved alone has no prefix.
+        return from_folder(WhisperEncoder, folder, config=config, dtype=dtype, key_mapping={r"^(model\.)?encoder\.": ""})
+
+    @staticmethod
+    def random(config: dict) -> nn.Module:
+        """The encoder that a configuration describes."""
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        return WhisperEncoder(_config(config))
 
 
-def _load(folder: str, dtype: torch.dtype) -> nn.Module:
+def _clean(wave: Tensor, samples: Tensor) -> Tensor:
+    return wave * valid_mask(samples, wave.size(1))
+
+
+def _config(config: dict):
     from transformers import WhisperConfig
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    config = WhisperConfig.from_pretrained(folder)
-    if config.model_type != "whisper":
-        raise SourceError(f"{folder}/config.json says model_type {config.model_type!r}, expected 'whisper'")
-    # A full model keeps the encoder under (model.)encoder; an encoder saved alone has no prefix.
-    encoder, info = WhisperEncoder.from_pretrained(
-        folder, config=config, dtype=dtype, key_mapping={r"^(model\.)?encoder\.": ""}, output_loading_info=True
-    )
-    if info["missing_keys"]:
-        raise SourceError(f"{folder} lacks {len(info['missing_keys'])} tensors of its Whisper encoder, such as {min(info['missing_keys'])}")
-    return encoder
-
-
-def _random(config: dict) -> nn.Module:
-    from transformers import WhisperConfig
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-    return WhisperEncoder(WhisperConfig(**config))
+    if config.get("model_type") != "whisper":
+        raise SourceError(f"The configuration says model_type {config.get('model_type')!r}, expected 'whisper'")
+    return WhisperConfig.from_dict(config)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from espnet2_avsr_llm.hub.resolve import SourceError, arch as read_arch, resolve
+
+_SHOWN = 3  # names that an error lists
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -32,7 +38,8 @@ def build(
 ) -> tuple[nn.Module, str]:
     """Build a module.
 
-    Random weights are drawn from a seed of their own, so that they too can be rebuilt from their recorded source.
+    Random weights are drawn from a seed of their own, so that they too can be rebuilt from their recorded source. On ``meta``
+    a source gives its configuration only.
 
     Args:
         load: reads a folder in a dtype.
@@ -42,7 +49,7 @@ def build(
         The module and the source to record: ``source``, or ``random:ARCH``.
 
     Raises:
-        SourceError: what ``init`` needs is not given, or the source is missing.
+        SourceError: what ``init`` needs is not given, or the source is missing or damaged.
     """
     if init == "random":
         if arch is None:
@@ -56,4 +63,45 @@ def build(
         source = read_arch(arch).get("_name_or_path") if arch else None
     if not source:
         raise SourceError("init: pretrained needs source (a folder or a hub id), or an arch that names its hub id")
-    return load(str(resolve(source, revision)), dtype), source
+    folder = resolve(source, revision)
+    with reading(folder):
+        if torch.get_default_device().type == "meta":
+            return random(read_config(folder)).to(dtype), source
+        return load(str(folder), dtype), source
+
+
+@contextmanager
+def reading(folder: Path | str):
+    """Turn what libraries raise over missing, truncated, contradictory or malicious files of a folder into a :class:`SourceError`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SourceError:
+        raise
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, EOFError, pickle.UnpicklingError, SafetensorError) as e:
+        raise SourceError(f"{folder} cannot be loaded ({type(e).__name__}: {e}). If its files are damaged, fetch them again") from e
+
+
+def read_config(folder: Path | str) -> dict:
+    """``config.json`` of a folder."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise SourceError(f"{folder} has no config.json: expected the folder of a pretrained model")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise SourceError(f"{path} holds {type(config).__name__}, expected a JSON object")
+    return config
+
+
+def from_folder(model_class, folder: str, **options) -> nn.Module:
+    """``model_class.from_pretrained`` of transformers, which alone would draw missing tensors at random and go on.
+
+    Raises:
+        SourceError: tensors are missing.
+    """
+    model, info = model_class.from_pretrained(folder, output_loading_info=True, **options)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise SourceError(f"{folder} lacks {len(missing)} tensors of its {type(model).__name__}, such as {', '.join(missing[:_SHOWN])}")
+    return model

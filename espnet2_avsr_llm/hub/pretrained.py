@@ -7,9 +7,12 @@ tensor there when the source was loaded?), not by ``requires_grad``: a projector
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from espnet2_avsr_llm.hub.resolve import SourceError
 
 _SAMPLES = 64  # values per tensor that enter the fingerprint
 
@@ -31,6 +34,18 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def refuse_non_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        SourceError: a tensor holds NaN or infinity; it is named.
+    """
+    for name, tensor in tensors.items():
+        # A sum is finite only where all its terms are, and needs no memory.
+        if tensor.is_floating_point() and not tensor.is_meta and not tensor.detach().sum(dtype=torch.float32).isfinite():
+            raise SourceError(f"{where}: {name} holds NaN or infinity; the file is damaged or was saved by a training that had diverged")
+
+
 class Pretrained(nn.Module):
     """A part with a frozen pretrained module inside.
 
@@ -41,9 +56,15 @@ class Pretrained(nn.Module):
         super().__init__()
         self.provenance: dict[str, str] = {}
         self._source_names: set[str] = set()
+        self._pinned = False
 
     def adopt(self, prefix: str, module: nn.Module, source: str, revision: str | None = None) -> None:
-        """Record ``module`` (the attribute ``prefix`` of this part) as rebuilt from ``source``, and freeze it."""
+        """Record ``module`` (the attribute ``prefix`` of this part) as rebuilt from ``source``, and freeze it.
+
+        Raises:
+            SourceError: a weight is NaN or infinite.
+        """
+        refuse_non_finite(module.state_dict(), source)
         self.provenance = {"source": source, "revision": revision or "", "digest": fingerprint(module)}
         module.requires_grad_(False)
         self._source_names = {f"{prefix}.{name}" for name in module.state_dict()}
@@ -56,6 +77,20 @@ class Pretrained(nn.Module):
     def frozen(self) -> bool:
         """True when nothing in this part is trained (then it runs without gradients)."""
         return not any(p.requires_grad for p in self.parameters())
+
+    def pin(self, device: str | None) -> None:
+        """Keep this part on a device of its own, wherever the model around it is moved; None lets it follow."""
+        if device is not None and self.device.type != "meta":
+            self.to(device)
+            self._pinned = True
+
+    def _apply(self, fn, recurse: bool = True):
+        return self if self._pinned else super()._apply(fn, recurse)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this part is, or its first layers where it is spread over several."""
+        return next(self.parameters()).device
 
     def train(self, mode: bool = True):
         """Stay in eval mode: a frozen source gets no dropout, layer drop or BatchNorm updates (design contract 4)."""

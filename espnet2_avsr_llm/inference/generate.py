@@ -58,6 +58,9 @@ class Hypothesis:
         truncated: it reached the token limit.
         task: task of the pass.
         rates: compression rates of the pass.
+        llm_tokens: what the LLM read before it wrote: BOS, delimiters, audio, video, prompt.
+        tflops: what reading it costs; None where nobody counted.
+        note: what differs from what was asked for: another task for want of a stream, a budget that no trained rates keep.
     """
 
     text: str
@@ -66,6 +69,9 @@ class Hypothesis:
     truncated: bool
     task: str
     rates: dict[str, int]
+    llm_tokens: int
+    tflops: float | None = None
+    note: str = ""
 
 
 @torch.no_grad()
@@ -86,7 +92,7 @@ def generate(model: AVSRLLM, features: dict[str, Lengthed], pass_: Pass, seconds
 
     inputs, _ = model.prepare(features, pass_)
     limits = torch.tensor([search.limit(s) for s in seconds], device=model.device)
-    with model.use(pass_, inputs.attention_mask):
+    with model.use(pass_):
         output = model.llm.model.generate(
             inputs_embeds=inputs.inputs_embeds.to(model.llm.model.dtype),
             attention_mask=inputs.attention_mask,
@@ -95,8 +101,8 @@ def generate(model: AVSRLLM, features: dict[str, Lengthed], pass_: Pass, seconds
         )
     scores = _scores(model, output, search)
     hypotheses = [
-        _hypothesis(model, ids.tolist(), score, int(limit), pass_)
-        for ids, score, limit in zip(output.sequences, scores.tolist(), limits.repeat_interleave(search.nbest))
+        _hypothesis(model, ids.tolist(), score, int(limit), pass_, int(read))
+        for ids, score, limit, read in zip(output.sequences, scores.tolist(), *(x.repeat_interleave(search.nbest) for x in (limits, inputs.attention_mask.sum(1))))
     ]
     return [hypotheses[i : i + search.nbest] for i in range(0, len(hypotheses), search.nbest)]
 
@@ -140,10 +146,12 @@ def _scores(model: AVSRLLM, output, search: Search) -> Tensor:
     """Sum of log-probabilities (B nbest,)."""
     beams = getattr(output, "beam_indices", None)
     steps = model.llm.model.compute_transition_scores(output.sequences, output.scores, beams, normalize_logits=search.beam_size == 1)
-    return steps.masked_fill(output.sequences[:, -steps.shape[1] :] == model.llm.tokens.pad_id, 0.0).nan_to_num(neginf=0.0).sum(1)
+    is_eos = output.sequences[:, -steps.shape[1] :] == model.llm.tokens.eos_id
+    padding = is_eos.cumsum(1) - is_eos.long() > 0  # by place, not by id: EOS itself pads where the LLM has no token for it
+    return steps.masked_fill(padding, 0.0).nan_to_num(neginf=0.0).sum(1)
 
 
-def _hypothesis(model: AVSRLLM, ids: list[int], score: float, limit: int, pass_: Pass) -> Hypothesis:
+def _hypothesis(model: AVSRLLM, ids: list[int], score: float, limit: int, pass_: Pass, read: int) -> Hypothesis:
     eos = model.llm.tokens.eos_id
     ids = ids[: ids.index(eos)] if eos in ids else ids
-    return Hypothesis(model.llm.tokens.decode(ids).strip(), ids, score, len(ids) >= limit, pass_.task, dict(pass_.rates))
+    return Hypothesis(model.llm.tokens.decode(ids).strip(), ids, score, len(ids) >= limit, pass_.task, dict(pass_.rates), read)

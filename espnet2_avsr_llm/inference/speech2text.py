@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Sequence, Union
+from typing import Any, NamedTuple, Sequence, Union
 
 import numpy as np
 import torch
@@ -12,6 +14,9 @@ import torch
 from espnet2_avsr_llm.data.collate import collate
 from espnet2_avsr_llm.data.media import read_audio, read_roi, read_video
 from espnet2_avsr_llm.data.preprocess import eval_inputs
+from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
+from espnet2_avsr_llm.hub.archive import check_archive
+from espnet2_avsr_llm.inference.choose import Choice, Request, choose_pass, choose_task
 from espnet2_avsr_llm.inference.generate import Hypothesis, Search, generate
 from espnet2_avsr_llm.inference.load import load_model
 from espnet2_avsr_llm.pass_plan import Pass
@@ -23,6 +28,14 @@ Input = Union[np.ndarray, str, Path, None]  # an array, a file, or nothing
 Result = tuple[str, list[str], list[int], Hypothesis]
 
 
+class Encoded(NamedTuple):
+    """One utterance behind the encoders: features of each stream (a batch of one), the pass that reads them, the duration."""
+
+    features: dict[str, Lengthed]
+    pass_: Pass
+    seconds: float
+
+
 class Speech2Text:
     """Decode one utterance or a list of them.
 
@@ -32,6 +45,14 @@ class Speech2Text:
         device: ``cpu``, ``cuda``, ...
         dtype: number format of the pretrained parts; None keeps the configured one on a GPU and takes float32 on a CPU.
         batch_size: utterances decoded together.
+        merge_adapter: decode with the adapter merged into the LLM's weights: faster, equal up to rounding in their number format.
+        task: ``asr``, ``vsr`` or ``avsr``, if trained; None is the one that reads the most. An utterance that lacks a stream is
+            decoded in the trained task that fits, and its hypothesis says so.
+        audio_rate: compression rate, one of the trained; None is the finest that the budget allows.
+        video_rate: likewise.
+        max_llm_tokens: budget of an utterance: what the LLM may read before it writes (BOS, delimiters, audio, video, prompt).
+        max_tflops: budget of an utterance: what reading it may cost. Where no trained rates keep a budget, the coarsest are
+            taken, and the hypothesis says so.
         search: further options of :class:`~espnet2_avsr_llm.inference.generate.Search`; greedy and deterministic by default.
 
     Examples:
@@ -46,14 +67,24 @@ class Speech2Text:
         device: str = "cpu",
         dtype: str | None = None,
         batch_size: int = 1,
+        merge_adapter: bool = False,
+        task: str | None = None,
+        audio_rate: int | None = None,
+        video_rate: int | None = None,
+        max_llm_tokens: int | None = None,
+        max_tflops: float | None = None,
         **search: Any,
     ):
         self.search = Search(**search)
+        self.merge_adapter = merge_adapter
         self.batch_size = batch_size
         self.model = load_model(asr_train_config, asr_model_file, device, dtype or ("float32" if device == "cpu" else None))
-        self.names = sorted({name for f in self.model.frontends.values() for name in f.inputs})
+        self.names = self.model.input_names()
+        self.trained = self.model.plan.all_passes()
+        self.request = self._checked(Request(task, audio_rate, video_rate, max_llm_tokens, max_tflops))
         limits = [f.max_inputs / INPUTS_PER_SECOND[f.inputs[0]] for f in self.model.frontends.values() if f.max_inputs]
         self.max_seconds = min(limits, default=math.inf)
+        self._filterbanks = any(f.filterbanks for f in self.model.frontends.values())
 
     @staticmethod
     def from_pretrained(model_tag: str, cachedir: str | None = None, **options: Any) -> "Speech2Text":
@@ -68,39 +99,82 @@ class Speech2Text:
             from espnet_model_zoo.downloader import ModelDownloader
 
             cachedir = cachedir or str(Path.home() / ".cache" / "espnet_model_zoo")
-            files = ModelDownloader(cachedir).download_and_unpack(model_tag)
+            downloader = ModelDownloader(cachedir)
+            if Path(fetched := downloader.download(model_tag)).is_file():
+                check_archive(fetched)
+            files = downloader.download_and_unpack(model_tag)
         return Speech2Text(**{k: files[k] for k in ("asr_train_config", "asr_model_file")}, **options)
 
     def __call__(
         self,
         speech: Input | Sequence[Input] = None,
         video: Input | Sequence[Input] = None,
-        pass_: Pass | Sequence[Pass] | None = None,
+        task: str | None = None,
+        audio_rate: int | None = None,
+        video_rate: int | None = None,
+        max_llm_tokens: int | None = None,
+        max_tflops: float | None = None,
     ) -> list[Result] | list[list[Result]]:
         """Decode.
 
         Args:
             speech: 16 kHz waveform (T,) or a file with sound; or a list of them, None where an utterance has no sound.
             video: mouth ROI (T, 96, 96) uint8, or a video file (of 96x96 mouths, or of faces); or a list of them.
-            pass_: task and rates, for all or for each; None takes the first pass of the training plan.
+            task, audio_rate, video_rate, max_llm_tokens, max_tflops: as at construction, for this call; None keeps that.
 
         Returns:
             The n-best ``(text, tokens, token_ids, hypothesis)``; a list of them for lists.
 
         Raises:
-            ValueError: lists of different lengths, or an utterance with no input that the model can use.
+            ValueError: lists of different lengths, a task or rate that was not trained, or an utterance with no input that the
+                model can use.
             MediaError: a file cannot be read.
         """
+        asked = dict(task=task, audio_rate=audio_rate, video_rate=video_rate, max_llm_tokens=max_llm_tokens, max_tflops=max_tflops)
+        request = self._checked(replace(self.request, **{name: value for name, value in asked.items() if value is not None}))
         many = isinstance(speech, (list, tuple)) or isinstance(video, (list, tuple))
-        utterances = self._utterances(speech, video)
-        default = self.model.plan.all_passes()[0]
-        passes = list(pass_) if isinstance(pass_, (list, tuple)) else [pass_ or default] * len(utterances)
-        if len(passes) != len(utterances):
-            raise ValueError(f"{len(passes)} passes for {len(utterances)} utterances: give one, or one for each")
-        windows = [(i, w) for i, utterance in enumerate(utterances) for w in self._windows(utterance)]
-        decoded = self._decode([w for _, w in windows], [passes[i] for i, _ in windows])
-        results = [self._join([d for (j, _), d in zip(windows, decoded) if j == i]) for i in range(len(utterances))]
+        windows, choices = zip(*(self._plan(i, u, request) for i, u in enumerate(self._utterances(speech, video))))
+        owners = [i for i, parts in enumerate(windows) for _ in parts]
+        decoded = self._decode([w for parts in windows for w in parts], [choices[i].pass_ for i in owners])
+        results = [self._join([d for j, d in zip(owners, decoded) if j == i], choice) for i, choice in enumerate(choices)]
         return results if many else results[0]
+
+    def encode(self, speech: Input = None, video: Input = None) -> Encoded:
+        """One utterance behind the encoders, with the pass that decodes it: what an analysis looks at.
+
+        Raises:
+            ValueError: it is longer than one window, or has no input that the model can use.
+        """
+        (utterance,) = self._utterances(speech, video)
+        windows, choice = self._plan(0, utterance, self.request)
+        if len(windows) > 1:
+            raise ValueError(f"it has {_seconds(utterance):.1f} s, but an encoder takes {self.max_seconds:g} s")
+        return Encoded(self._encode(windows, choice.pass_), choice.pass_, _seconds(windows[0]))
+
+    def _checked(self, request: Request) -> Request:
+        request.candidates(self.trained, request.wanted(self.trained))
+        return request
+
+    def _plan(self, number: int, utterance: dict[str, np.ndarray], request: Request) -> tuple[list[dict[str, np.ndarray]], Choice]:
+        """Windows of an utterance, as model inputs, and the pass that decodes them."""
+        present = {s for f in self.model.frontends.values() for s in f.streams if any(len(utterance[name]) for name in f.inputs_of(s))}
+        passes, note = choose_task(self.trained, request, present)
+        names = self.model.input_names(passes[0].rates)
+        windows = [eval_inputs(w.get("speech"), w.get("video"), self._filterbanks) for w in self._windows({n: utterance[n] for n in names})]
+        try:
+            return windows, choose_pass(self.model, request, passes, [self._features(w) for w in windows], note)
+        except ValueError as e:
+            raise ValueError(f"Utterance {number}: {e}") from None
+
+    def _features(self, window: dict[str, np.ndarray]) -> dict[str, int]:
+        """Encoder features of each stream whose inputs a window has."""
+        found = {}
+        for f in self.model.frontends.values():
+            for stream in f.streams:
+                lengths = [len(window[name]) for name in f.inputs_of(stream) if name in window]
+                # filterbanks are features already
+                found |= {stream: max(lengths) if f.filterbanks else f.num_frames(max(lengths))} if lengths else {}
+        return found
 
     def _utterances(self, speech, video) -> list[dict[str, np.ndarray]]:
         given = {"speech": speech, "video": video}
@@ -120,34 +194,37 @@ class Speech2Text:
 
     def _decode(self, windows: list[dict[str, np.ndarray]], passes: list[Pass]) -> list[list[Hypothesis]]:
         """Windows of one pass in batches of similar length."""
-        order = sorted(range(len(windows)), key=lambda i: (str(passes[i]), -_seconds(windows[i])))
         results: dict[int, list[Hypothesis]] = {}
-        while order:
-            batch = [i for i in order[: self.batch_size] if passes[i] == passes[order[0]]]
-            order = order[len(batch) :]
-            results |= dict(zip(batch, self._decode_batch([windows[i] for i in batch], passes[batch[0]])))
+        for pass_ in {p.name: p for p in passes}.values():
+            rows = sorted((i for i, p in enumerate(passes) if p.name == pass_.name), key=lambda i: -_seconds(windows[i]))
+            with self.model.merged(pass_) if self.merge_adapter else nullcontext():
+                for k in range(0, len(rows), self.batch_size):
+                    batch = rows[k : k + self.batch_size]
+                    results |= zip(batch, self._decode_batch([windows[i] for i in batch], pass_))
         return [results[i] for i in range(len(windows))]
 
     def _decode_batch(self, windows: list[dict[str, np.ndarray]], pass_: Pass) -> list[list[Hypothesis]]:
-        samples = [(str(i), eval_inputs(w.get("speech"), w.get("video"))) for i, w in enumerate(windows)]
-        batch = {name: x.to(self.model.device) for name, x in collate(samples)[1].items()}
-        with torch.no_grad():
-            features = self.model.encode(self.model.inputs(batch))
-        return generate(self.model, features, pass_, [_seconds(w) for w in windows], self.search)
+        return generate(self.model, self._encode(windows, pass_), pass_, [_seconds(w) for w in windows], self.search)
 
-    def _join(self, windows: list[list[Hypothesis]]) -> list[Result]:
+    @torch.no_grad()
+    def _encode(self, windows: list[dict[str, np.ndarray]], pass_: Pass) -> dict[str, Lengthed]:
+        batch = {name: x.to(self.model.device) for name, x in collate([(str(i), w) for i, w in enumerate(windows)])[1].items()}
+        return self.model.encode(self.model.inputs(batch, pass_.rates))
+
+    def _join(self, windows: list[list[Hypothesis]], choice: Choice) -> list[Result]:
         """n-best of an utterance; of several windows the best texts, joined."""
+        hypotheses = windows[0]
         if len(windows) > 1:
             best = [w[0] for w in windows]
-            ids = [t for h in best for t in h.token_ids]
-            text = " ".join(h.text for h in best if h.text)
-            truncated = any(h.truncated for h in best)
-            windows = [[Hypothesis(text, ids, sum(h.score for h in best), truncated, best[0].task, best[0].rates)]]
-        return [(h.text, self.model.llm.tokens.pieces(h.token_ids), h.token_ids, h) for h in windows[0]]
+            text, ids = " ".join(h.text for h in best if h.text), [t for h in best for t in h.token_ids]
+            hypotheses = [replace(best[0], text=text, token_ids=ids, score=sum(h.score for h in best), truncated=any(h.truncated for h in best))]
+        hypotheses = [replace(h, llm_tokens=choice.llm_tokens, tflops=choice.tflops, note=choice.note) for h in hypotheses]
+        return [(h.text, self.model.llm.tokens.pieces(h.token_ids), h.token_ids, h) for h in hypotheses]
 
 
 def _seconds(utterance: dict[str, np.ndarray]) -> float:
-    return max(len(x) / INPUTS_PER_SECOND[name] for name, x in utterance.items())
+    # filterbanks are as many as video frames
+    return max(len(x) / INPUTS_PER_SECOND["speech" if x.ndim == 1 else "video"] for x in utterance.values())
 
 
 def _read_speech(speech: Input) -> np.ndarray:

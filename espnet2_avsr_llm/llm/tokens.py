@@ -16,7 +16,8 @@ class Tokens:
     """Text to ids and back, for one LLM.
 
     Args:
-        tokenizer: a Hugging Face tokenizer; the five added tokens are put into it.
+        tokenizer: a Hugging Face tokenizer; the five added tokens are put into it, unless the delimiters are there already (the
+            released models of Qwen have no padding token of their own: EOS serves).
 
     Attributes:
         added_ids: ids of the added tokens, in the order of ``ADDED_TOKENS``.
@@ -25,9 +26,12 @@ class Tokens:
     def __init__(self, tokenizer):
         if tokenizer.eos_token_id is None:
             raise SourceError(f"The tokenizer {tokenizer.name_or_path!r} names no end-of-sequence token: transcripts could not end")
-        tokenizer.add_special_tokens({"pad_token": PAD, "additional_special_tokens": list(ADDED_TOKENS[1:])})
+        if set(ADDED_TOKENS[1:]) <= set(tokenizer.get_added_vocab()):
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        else:
+            tokenizer.add_special_tokens({"pad_token": PAD, "extra_special_tokens": list(ADDED_TOKENS[1:])}, replace_extra_special_tokens=False)
         self.tokenizer = tokenizer
-        self.added_ids = tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
+        self.added_ids = [i for token, i in sorted(tokenizer.get_added_vocab().items(), key=lambda item: item[1]) if token in ADDED_TOKENS]
         self.bos_id, self.eos_id, self.pad_id = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
 
     def __len__(self) -> int:
@@ -63,13 +67,21 @@ def load_tokens(source: str | None = None, revision: str | None = None, init: st
     """
     if init == "random" and source is None:
         return Tokens(byte_tokenizer())
+    return Tokens(load_tokenizer(source or arch(arch_name)["_name_or_path"], revision))
+
+
+def load_tokenizer(source: str, revision: str | None = None):
+    """The Hugging Face tokenizer of a folder or hub id, as it is there.
+
+    Raises:
+        SourceError: no tokenizer there.
+    """
     from transformers import AutoTokenizer
 
-    source = source or arch(arch_name)["_name_or_path"]
     folder = resolve(source, revision)
     try:
-        return Tokens(AutoTokenizer.from_pretrained(folder))
-    except (OSError, ValueError) as e:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError) as e:
         raise SourceError(f"{folder} holds no tokenizer that transformers can read: {e}") from e
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
 from espnet2_avsr_llm.pass_plan import Pass
-from espnet2_avsr_llm.projector.mlp import mlp
+from espnet2_avsr_llm.projector.mlp import LayerNorms, mlp, norm_of
 
 
 class MLPBank(nn.Module):
@@ -19,15 +19,15 @@ class MLPBank(nn.Module):
         input_sizes: for each stream the width ``F`` at each rate in use.
         output_size: LLM width ``D``.
         hidden_size: inner width; 2048 in every paper of the family.
-        layer_norm: LayerNorm over ``D`` at the end. Released Llama-MTSK has it; the released Omni-AVSR checkpoints do not, by
-            a misplaced parenthesis.
+        layer_norm: LayerNorm over ``D`` at the end, for all streams or for each. Released Llama-MTSK has it; the released Omni-AVSR
+            checkpoints do not, by a misplaced parenthesis.
     """
 
-    def __init__(self, input_sizes: dict[str, dict[int, int]], output_size: int, hidden_size: int = 2048, layer_norm: bool = False):
+    def __init__(self, input_sizes: dict[str, dict[int, int]], output_size: int, hidden_size: int = 2048, layer_norm: LayerNorms = False):
         super().__init__()
         self.streams = nn.ModuleDict(
             {
-                stream: nn.ModuleDict({str(rate): mlp(size, hidden_size, output_size, layer_norm) for rate, size in sizes.items()})
+                stream: nn.ModuleDict({str(rate): mlp(size, hidden_size, output_size, norm_of(layer_norm, stream)) for rate, size in sizes.items()})
                 for stream, sizes in input_sizes.items()
             }
         )

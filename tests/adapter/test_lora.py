@@ -114,6 +114,71 @@ def test_formula(make_model, scale):
             assert not isinstance(layer.self_attn.k_proj, BaseTunerLayer)
 
 
+PAIRS = [{"task": "avsr", "rates": {"audio": a, "video": v}} for a in (4, 16) for v in (2, 5)]
+
+
+def logits(model, batch):
+    """Logits of every pass."""
+    with torch.no_grad():
+        features = model.encode(model.inputs(batch))
+        return [model.run_pass(features, p, (batch["text"], batch["text_lengths"])).logits for p in model.plan.all_passes()]
+
+
+@pytest.mark.parametrize("sets", [("scale",), ("shared", "scale")], ids=["SS", "MSS"])
+def test_a_scale_reads_no_other_scales_adapter(make_model, make_batch, sets):
+    """Bit by bit: changing the adapter of one rate pair changes the logits of that pair alone."""
+    model, batch = multi_pass(make_model, sets, False, PAIRS), make_batch((16000, 25, 5), (8000, 13, 2))
+    before = logits(model, batch)
+    for changed, pass_ in enumerate(model.plan.all_passes()):
+        name = model.adapter.names(pass_)[-1]
+        with torch.no_grad():
+            for n, p in model.named_parameters():
+                if n.split(".")[-2] == name:
+                    p.add_(0.1)
+        after = logits(model, batch)
+        assert [torch.equal(a, b) for a, b in zip(after, before)] == [i != changed for i in range(4)]
+        before = after
+
+
+def test_mss_without_its_specific_part_is_ms(make_model, make_batch):
+    mss, ms = (multi_pass(make_model, sets, False, PAIRS) for sets in (("shared", "scale"), ("shared",)))
+    batch = make_batch((16000, 25, 5), (8000, 13, 2))
+    ms.load_state_dict({n: t for n, t in mss.state_dict().items() if ".scale_" not in n})
+    assert not any(torch.equal(a, b) for a, b in zip(logits(mss, batch), logits(ms, batch)))
+    with torch.no_grad():
+        for n, p in mss.named_parameters():
+            if "lora_B.scale_" in n:
+                p.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(logits(mss, batch), logits(ms, batch)))
+
+
+@pytest.mark.parametrize("sets", [("shared",), ("task", "scale"), ("shared", "scale")], ids="+".join)
+def test_merging_changes_no_number_and_leaves_no_trace(make_model, make_batch, sets):
+    model, batch = multi_pass(make_model, sets, False), make_batch((16000, 25, 5), (8000, 13, 2))
+    before, weights = logits(model, batch), {n: t.clone() for n, t in model.llm.model.state_dict().items()}
+    runs = []
+    model.llm.model.model.layers[0].self_attn.q_proj.lora_A["shared" if "shared" in sets else "task_asr"].register_forward_hook(lambda *_: runs.append(1))
+    with torch.no_grad():
+        features = model.encode(model.inputs(batch))
+        for p, expected in zip(model.plan.all_passes(), before):
+            with model.adapter.merged(p):
+                found = model.run_pass(features, p, (batch["text"], batch["text_lengths"])).logits
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+            assert not runs, "the merged adapter still costs time"
+    assert all(torch.equal(t, weights[n]) for n, t in model.llm.model.state_dict().items())
+    assert all(torch.equal(a, b) for a, b in zip(logits(model, batch), before))
+
+
+def test_another_pass_than_the_merged_one_is_refused(make_model):
+    model = multi_pass(make_model, ("task",), False)
+    first, second, _ = model.plan.all_passes()
+    with pytest.raises(ValueError, match=r"\['task_asr'\] are merged into the LLM, but this pass needs \['task_avsr'\]"):
+        with model.adapter.merged(first), model.use(second):
+            pass
+    with model.use(second):
+        pass
+
+
 def test_names_of_sets(make_model):
     model = multi_pass(make_model, ("shared", "task", "scale"), False)
     assert [model.adapter.names(p) for p in model.plan.all_passes()] == [

@@ -60,7 +60,7 @@ def test_shipped_parts_load(check):
 def test_pretraining_runs_in_miniature(tmp_path):
     if not any(model_dir().glob("*.tflite")):
         pytest.skip(f"no face landmark models in {model_dir()}: `avsr-llm roi_models` fetches them")
-    options = {"clips": 6, "speakers": 3, "held_out": 1, "steps": 2, "nj": 1, "work": tmp_path / "work", "out": tmp_path / "parts"}
+    options = {"clips": 6, "speakers": 3, "held_out": 1, "voices": 2, "steps": 2, "nj": 1, "work": tmp_path / "work", "out": tmp_path / "parts"}
     command = ["local/pretrain.sh", *(str(x) for name, value in options.items() for x in (f"--{name}", value))]
     done = subprocess.run(command, cwd=RECIPE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -11,9 +11,12 @@ import yaml
 from espnet2_avsr_llm import checkpoint
 from espnet2_avsr_llm.bin import avsr_llm_inference
 from espnet2_avsr_llm.data.media import read_roi, write_roi
+from espnet2_avsr_llm.data.noise import NoiseEntry, write_noise_list
 from espnet2_avsr_llm.inference import speech2text as module
+from espnet2_avsr_llm.inference.choose import Request
 from espnet2_avsr_llm.inference.speech2text import Speech2Text
 from espnet2_avsr_llm.pass_plan import Pass
+from espnet2_avsr_llm.summary import prefill_flops
 
 LIMIT = dict(max_tokens_per_second=5, min_tokens=3)
 
@@ -49,9 +52,9 @@ def utterance(seed, frames, only=None):
 MIXED = [utterance(0, 25), utterance(1, 50), utterance(2, 12), utterance(3, 30, "speech"), utterance(4, 20, "video")]
 
 
-def call(decoder, utterances, pass_=None):
+def call(decoder, utterances, **request):
     speech, video = zip(*utterances)
-    return decoder(speech=list(speech), video=list(video), pass_=pass_)
+    return decoder(speech=list(speech), video=list(video), **request)
 
 
 def ids(results):
@@ -139,6 +142,21 @@ def test_score_is_the_log_probability_of_the_text(experiment, beam_size):
     assert hypothesis.score == pytest.approx(logp, abs=1e-3)
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_eos_counts_where_it_pads_too(experiment, monkeypatch, beam_size):
+    """Released models of Qwen have no padding token of their own."""
+    decoder = load(experiment, batch_size=2, beam_size=beam_size, length_penalty=0.0)
+    tokens = decoder.model.llm.tokens
+    monkeypatch.setattr(tokens, "eos_id", call(decoder, MIXED[:2])[0][0][2][1])  # so the first row ends early
+    scores = []
+    for pad in (tokens.pad_id, tokens.eos_id):
+        monkeypatch.setattr(tokens, "pad_id", pad)
+        results = call(decoder, MIXED[:2])
+        assert not results[0][0][3].truncated
+        scores.append([r[0][3].score for r in results])
+    assert scores[0] == scores[1]
+
+
 def test_a_wider_beam_finds_no_worse_text(experiment):
     scores = [load(experiment, beam_size=n, length_penalty=0.0)(*MIXED[1])[0][3].score for n in (1, 8)]
     assert scores[1] >= scores[0]
@@ -163,36 +181,192 @@ def test_sampling_is_explicit_and_repeatable_by_seed(experiment):
     assert found[0] == found[1] != found[2]
 
 
-def test_passes_of_different_rates_are_grouped(greedy, monkeypatch):
-    first, second, third = greedy.model.plan.all_passes()
-    passes = [first, second, first, third, second]
-    expected = [greedy(s, v, p)[0][2] for (s, v), p in zip([MIXED[0], MIXED[1], MIXED[2], MIXED[3], MIXED[0]], passes)]
-    groups, generate = [], module.generate
-    monkeypatch.setattr(module, "generate", lambda model, features, p, *rest: groups.append(p) or generate(model, features, p, *rest))
-    results = call(load_batched(greedy, 8), [MIXED[0], MIXED[1], MIXED[2], MIXED[3], MIXED[0]], passes)
-    assert ids(results) == expected
-    assert len(groups) == 3 and all(p in groups for p in (first, second, third))
-    assert [(r[0][3].task, r[0][3].rates) for r in results] == [(p.task, p.rates) for p in passes]
-    assert expected[0] != greedy(*MIXED[0], second)[0][2]
+# ---- task, rates, budgets ---------------------------------------------------------------------------------------------
 
 
-def test_one_pass_for_all(greedy):
-    pass_ = Pass("avsr", {"audio": 16, "video": 5})
-    assert [r[0][3].rates for r in call(greedy, MIXED[:2], pass_)] == [pass_.rates] * 2
+@pytest.fixture(scope="module")
+def omni_experiment(make_model, tiny_config, tmp_path_factory):
+    """A model of three tasks at two rates of each stream."""
+    plan = ("random_rates", {"rates": {"audio": [4, 16], "video": [2, 5]}, "tasks": {"asr": 1, "vsr": 1.5, "avsr": 1}})
+    kwargs = dict(compression="avg_pool", projector="mlp_bank", plan=plan, adapter_conf={"sets": ["shared", "task"]})
+    folder = tmp_path_factory.mktemp("omni")
+    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_config(**kwargs)))
+    checkpoint.save(make_model(**kwargs).state_dict(), folder / "model.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def omni(omni_experiment):
+    return load(omni_experiment)
+
+
+def picked(results):
+    return [(r[0][3].task, *r[0][3].rates.values()) for r in results]
+
+
+def test_the_finest_rates_of_the_fullest_task_by_default(omni):
+    assert picked([omni(*MIXED[0])]) == [("avsr", 4, 2)] and omni(*MIXED[0])[0][3].note == ""
 
 
 @pytest.mark.parametrize(
-    "speech,video,pass_,message",
+    "request_,expected",
     [
-        ([None, None], [None], None, r"reads speech and video; found \{'speech': 2, 'video': 1\}"),
-        (None, None, None, "found none of them"),
-        ([np.zeros(16000)], None, [Pass("asr", {"audio": 4})] * 2, "2 passes for 1 utterances"),
-        (np.zeros(0), None, None, "no audio and no video"),
+        (dict(task="asr"), ("asr", 4)),
+        (dict(task="vsr", video_rate=5), ("vsr", 5)),
+        (dict(audio_rate=16), ("avsr", 16, 2)),
+        (dict(audio_rate=16, video_rate=5), ("avsr", 16, 5)),
+        (dict(task="asr", audio_rate=16, video_rate=5), ("asr", 16)),  # speaks of a stream that the task does not read
     ],
 )
-def test_bad_calls(greedy, speech, video, pass_, message):
+def test_task_and_rates_by_call_or_at_construction(omni, request_, expected):
+    by_call = omni(*MIXED[0], **request_)
+    fixed = load_batched(omni, 1)
+    fixed.request = Request(**request_)
+    assert picked([by_call]) == picked([fixed(*MIXED[0])]) == [expected]
+    assert by_call[0][:3] == fixed(*MIXED[0])[0][:3]
+    assert picked([fixed(*MIXED[0], task="vsr", video_rate=2)]) == [("vsr", 2)]
+
+
+def test_only_what_the_task_reads_is_encoded(omni):
+    runs = []
+    hooks = [f.register_forward_hook(lambda *_, name=name: runs.append(name)) for name, f in omni.model.frontends.items()]
+    omni(*MIXED[0], task="vsr")
+    omni(*MIXED[0], task="asr")
+    omni(*MIXED[0])
+    for hook in hooks:
+        hook.remove()
+    assert runs == ["video_frontend", "audio_frontend", "audio_frontend", "video_frontend"]
+
+
+@pytest.mark.parametrize(
+    "request_,message",
+    [
+        (dict(audio_rate=8), "not trained for avsr, audio_rate=8. It was trained for: asr, audio_rate=4; asr, audio_rate=16; avsr, "),
+        (dict(task="vsr", video_rate=3), "not trained for vsr, video_rate=3"),
+        (dict(task="avsr", audio_rate=4, video_rate=3), "not trained for avsr, audio_rate=4, video_rate=3"),
+        (dict(task="tts"), "not trained for tts"),
+    ],
+)
+def test_what_was_not_trained_is_refused(omni, request_, message):
     with pytest.raises(ValueError, match=message):
-        greedy(speech=speech, video=video, pass_=pass_)
+        omni(*MIXED[0], **request_)
+
+
+def test_an_untrained_rate_is_refused_at_construction(experiment):
+    with pytest.raises(ValueError, match="not trained for avsr, audio_rate=4, video_rate=5. It was trained for: avsr, audio_rate=4, video_rate=2; avsr"):
+        load(experiment, audio_rate=4, video_rate=5)
+
+
+def test_without_a_stream_the_task_that_fits_is_taken(omni):
+    both, deaf, blind = MIXED[0], MIXED[4], MIXED[3]
+    found = call(omni, [both, deaf, blind])
+    assert picked(found) == [("avsr", 4, 2), ("vsr", 2), ("asr", 4)]
+    assert [r[0][3].note for r in found] == ["", "no audio: vsr instead of avsr", "no video: asr instead of avsr"]
+    assert ids(found)[1:] == [omni(*deaf, task="vsr")[0][2], omni(*blind, task="asr")[0][2]]
+    (other,) = call(omni, [blind], task="vsr", audio_rate=16)
+    assert picked([other]) == [("asr", 16)] and other[0][3].note == "no video: asr instead of vsr"
+
+
+def test_a_model_of_one_task_reads_what_there_is_and_says_so(greedy):
+    (found,) = call(greedy, [MIXED[4]])  # trained for ASR and AVSR, not for VSR
+    assert picked([found]) == [("avsr", 4, 2)] and found[0][3].note == "no audio"
+
+
+@pytest.mark.parametrize("utterances", [MIXED, [utterance(6, 175)]], ids=["short", "windows"])
+def test_recorded_costs_are_those_of_the_input(omni, monkeypatch, utterances):
+    """LLM tokens as laid out, and FLOPs as `avsr-llm summary` counts them."""
+    read, prepare = [], omni.model.prepare
+    monkeypatch.setattr(omni.model, "prepare", lambda *args: read.append(prepare(*args)) or read[-1])
+    for speech, video in utterances:
+        read.clear()
+        hypothesis = omni(speech, video)[0][3]
+        lengths = [int(inputs.attention_mask.sum()) for inputs, _ in read]
+        pass_ = Pass(hypothesis.task, hypothesis.rates)
+        assert hypothesis.llm_tokens == sum(lengths) and len(lengths) == (3 if len(utterances) == 1 else 1)
+        assert hypothesis.tflops == pytest.approx(sum(prefill_flops(omni.model, pass_, n) for n in lengths) / 1e12)
+
+
+@pytest.mark.parametrize("streams", [["audiovisual"], ["audio", "video"]], ids=["fused", "both"])
+def test_one_encoder_for_sound_and_lips(tiny_config, tmp_path, monkeypatch, streams):
+    """AV-HuBERT's two audio-visual modes: what is missing, the length of what is there, rates by name."""
+    config = tiny_config("avsr", "avg_pool", plan=("fixed", {"passes": [{"task": "avsr", "rates": dict.fromkeys(streams, r)} for r in (2, 5)]}))
+    config |= {"audio_frontend": None, "video_frontend": "avhubert", "video_frontend_conf": {**config["video_frontend_conf"], "streams": streams}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    decoder, read = Speech2Text(tmp_path / "config.yaml", video_rate=5, **LIMIT), []
+    assert picked([decoder(*MIXED[0])])[0] == ("avsr", *[5] * len(streams))
+    prepare = decoder.model.prepare
+    monkeypatch.setattr(decoder.model, "prepare", lambda *args: read.append(prepare(*args)[0]) or prepare(*args))
+    notes = {"fused": ["", "", ""], "both": ["", "no video", "no audio"]}["fused" if len(streams) == 1 else "both"]
+    for (speech, video), note in zip((MIXED[0], MIXED[3], MIXED[4]), notes):
+        hypothesis = decoder(speech, video, video_rate=2)[0][3]
+        assert (hypothesis.llm_tokens, hypothesis.note) == (int(read[-1].attention_mask.sum()), note)
+
+
+@pytest.mark.parametrize("name", ["max_llm_tokens", "max_tflops"])
+def test_a_budget_takes_the_finest_rates_that_fit_each_utterance(omni, name):
+    def costs(u):
+        hypotheses = [omni(*u, audio_rate=a, video_rate=v)[0][3] for a in (4, 16) for v in (2, 5)]
+        return {("avsr", *h.rates.values()): (h.llm_tokens if name == "max_llm_tokens" else h.tflops) for h in hypotheses}
+
+    known = [costs(u) for u in MIXED[:3]]
+    seen = set()
+    for budget in sorted({c for table in known for c in table.values()} | {0}):
+        results = call(load_batched(omni, 3), MIXED[:3], **{name: budget})
+        for choice, result, table in zip(picked(results), results, known):
+            fitting = {pair: cost for pair, cost in table.items() if cost <= budget}
+            assert table[choice] == max(fitting.values(), default=min(table.values()))
+            assert (result[0][3].note == "") == bool(fitting)
+            seen.add(choice)
+    assert len(seen) == 4
+    assert omni(*MIXED[0], max_llm_tokens=1)[0][3].note == f"{known[0]['avsr', 16, 5] if name == 'max_llm_tokens' else omni(*MIXED[0], audio_rate=16, video_rate=5)[0][3].llm_tokens} exceeds max_llm_tokens=1"
+
+
+def test_a_tie_goes_to_audio(make_model, tiny_config, tmp_path):
+    """(4, 5) and (10, 2): 12 audio and 5 video tokens against 5 and 12, at one second."""
+    passes = [{"task": "avsr", "rates": {"audio": 10, "video": 2}}, {"task": "avsr", "rates": {"audio": 4, "video": 5}}]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(compression="avg_pool", passes=passes)))
+    assert picked([Speech2Text(tmp_path / "config.yaml", **LIMIT)(*MIXED[0])]) == [("avsr", 4, 5)]
+
+
+def test_utterances_of_one_call_are_grouped_by_pass(omni, monkeypatch):
+    """A budget that sends long and short utterances to different rates, and one without video to another task."""
+    utterances, budget = [MIXED[0], MIXED[1], MIXED[2], MIXED[3], MIXED[1]], 70
+    expected = [omni(*u, max_llm_tokens=budget) for u in utterances]
+    groups, generate = [], module.generate
+    monkeypatch.setattr(module, "generate", lambda model, features, p, *rest: groups.append(p.name) or generate(model, features, p, *rest))
+    results = call(load_batched(omni, 8), utterances, max_llm_tokens=budget)
+    assert ids(results) == ids(expected) and picked(results) == picked(expected)
+    assert len(groups) == len(set(groups)) == len(set(picked(results))) > 2
+
+
+def test_merged_adapters_give_the_same_text(experiment):
+    merged, plain = (load(experiment, beam_size=2, merge_adapter=m, batch_size=2) for m in (True, False))
+    weights = [p.clone() for p in merged.model.parameters()]
+    for request in ({}, {"task": "asr"}, {"audio_rate": 16}):
+        first, second = (call(decoder, MIXED[:4], **request) for decoder in (merged, plain))
+        assert ids(first) == ids(second)
+        np.testing.assert_allclose([r[0][3].score for r in first], [r[0][3].score for r in second], atol=1e-3)
+    assert all(torch.equal(p, w) for p, w in zip(merged.model.parameters(), weights))
+
+
+def test_a_model_without_adapter_cannot_merge_one(tiny_config, tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config("asr", adapter=None)))
+    with pytest.raises(ValueError, match="NoneType cannot be merged"):
+        Speech2Text(tmp_path / "config.yaml", merge_adapter=True, **LIMIT)(*MIXED[0])
+
+
+@pytest.mark.parametrize(
+    "speech,video,message",
+    [
+        ([None, None], [None], r"reads speech and video; found \{'speech': 2, 'video': 1\}"),
+        (None, None, "found none of them"),
+        ([np.zeros(16000), np.zeros(0)], None, "Utterance 1: no audio and no video"),
+        (np.zeros(600), None, "Utterance 0: no audio and no video"),  # shorter than one step of rate 4
+    ],
+)
+def test_bad_calls(greedy, speech, video, message):
+    with pytest.raises(ValueError, match=message):
+        greedy(speech=speech, video=video)
 
 
 @pytest.mark.parametrize("options", [{"beam_size": 2, "nbest": 3}, {"nbest": 0}])
@@ -252,11 +426,14 @@ def test_another_models_file_is_refused(experiment, make_model, tmp_path):
 # ---- the program ------------------------------------------------------------------------------------------------------
 
 
+FINEST = "avsr_audio4_video2"
+
+
 def decode(experiment, corpus, out, *options):
     args = ["--asr_train_config", experiment / "config.yaml", "--asr_model_file", experiment / "model.pth"]
     args += ["--data_dir", corpus / "valid", "--output_dir", out, "--batch_size", 2, "--max_tokens_per_second", 5, *options]
     avsr_llm_inference.main([str(a) for a in args])
-    return dict(line.partition(" ")[::2] for line in (out / "clean" / "1best_recog" / "token_int").read_text().splitlines())
+    return dict(line.partition(" ")[::2] for line in (out / FINEST / "clean" / "1best_recog" / "token_int").read_text().splitlines())
 
 
 def test_program_writes_what_speech2text_finds(experiment, corpus, tmp_path):
@@ -266,14 +443,51 @@ def test_program_writes_what_speech2text_finds(experiment, corpus, tmp_path):
         expected = decoder(speech=str(corpus / "valid" / "data" / f"{utt}.flac"), video=str(corpus / "valid" / "data" / f"{utt}.mp4"))
         assert value == " ".join(map(str, expected[0][2]))
     assert sorted(found) == ["valid00", "valid01", "valid02"]
-    assert {p.name for p in (tmp_path / "clean").iterdir()} == {"1best_recog", "2best_recog", "text", "log.json"}
+    assert {p.name for p in (tmp_path / FINEST / "clean").iterdir()} == {"1best_recog", "2best_recog", "text", "log.json"}
+
+
+def test_program_decodes_every_trained_pass_and_noise_only_where_it_is_heard(omni_experiment, corpus, tmp_path):
+    entry = NoiseEntry(str(corpus / "valid" / "data" / "valid00.flac"), 100, 0.0)
+    write_noise_list(tmp_path / "noise" / "babble_0dB.txt", dict.fromkeys(["valid00", "valid01", "valid02"], entry))
+    decode(omni_experiment, corpus, tmp_path, "--conditions", "clean", "babble_0dB", "blur", "--noise_dir", tmp_path / "noise")
+    pairs = [f"avsr_audio{a}_video{v}" for a in (4, 16) for v in (2, 5)]
+    heard = {f"{name}/{c}" for name in ["asr_audio4", "asr_audio16", *pairs] for c in ("clean", "babble_0dB")}
+    seen = {f"{name}/{c}" for name in ["vsr_video2", "vsr_video5", *pairs] for c in ("clean", "blur")}
+    assert {str(p.relative_to(tmp_path).parent) for p in tmp_path.glob("*/*/text")} == heard | seen
+    frames = dict(line.split() for line in (corpus / "valid" / "utt2num_frames").read_text().splitlines())
+    for pass_ in ("asr_audio16", "avsr_audio4_video5"):
+        log = json.loads((tmp_path / pass_ / "clean" / "log.json").read_text())
+        assert log["speech_seconds"] == pytest.approx(sum(map(int, frames.values())) / 25)
+        assert log["llm_tokens"] == sum(p["llm_tokens"] for p in log["picked"].values()) and log["tflops"] > 0 and log["notes"] == {}
+
+
+def test_program_takes_requests_and_missing_files(omni_experiment, corpus, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("wav.scp", "video.scp"):
+        lines = (corpus / "valid" / name).read_text().splitlines(keepends=True)
+        (data / name).write_text("".join(["valid00 -\n", *lines[1:]] if name == "wav.scp" else lines))
+    decode(omni_experiment, corpus, tmp_path / "out", "--data_dir", data, "--requests", "task=avsr,audio_rate=4,video_rate=2", "max_llm_tokens=60")
+    log = json.loads((tmp_path / "out" / FINEST / "clean" / "log.json").read_text())
+    assert log["notes"] == {"valid00": "no audio: vsr instead of avsr"}
+    assert log["picked"]["valid00"]["task"] == "vsr" and log["picked"]["valid01"]["task"] == "avsr"
+    log = json.loads((tmp_path / "out" / "avsr_tokens60" / "clean" / "log.json").read_text())
+    assert all(p["llm_tokens"] <= 60 or log["notes"][u] for u, p in log["picked"].items())
+
+
+def test_program_refuses_what_was_not_trained_before_it_decodes(omni_experiment, corpus, tmp_path):
+    with pytest.raises(ValueError, match="not trained for asr, audio_rate=8"):
+        decode(omni_experiment, corpus, tmp_path, "--requests", "task=asr", "task=asr,audio_rate=8")
+    with pytest.raises(ValueError, match="no option .rate.; its options: task, audio_rate"):
+        decode(omni_experiment, corpus, tmp_path, "--requests", "rate=8")
+    assert not list(tmp_path.iterdir())
 
 
 def test_complete_conditions_are_not_decoded_again(experiment, corpus, tmp_path, monkeypatch):
     decode(experiment, corpus, tmp_path)
     monkeypatch.setattr(avsr_llm_inference, "decode", lambda *_: pytest.fail("decoded again"))
     decode(experiment, corpus, tmp_path)
-    (tmp_path / "clean" / "text").write_text("valid00 a\n")
+    (tmp_path / FINEST / "clean" / "text").write_text("valid00 a\n")
     with pytest.raises(pytest.fail.Exception):
         decode(experiment, corpus, tmp_path)
 

@@ -79,10 +79,11 @@ def test_all_stages_in_order(recipe):
     assert recipe.programs() == (
         ["sh", "roi_models", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", "check_parts"]
         + [*["make_shape"] * 2, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
+        + ["sinks", "sinks", "shap", "report"] * 2
     )
     said = stages(out.stdout)
     assert sorted(said) == list(range(17))
-    assert all(said[n] == "skipped (nothing to do here)" for n in (2, 6, 7, 8, 9, 16))
+    assert all(said[n] == "skipped (nothing to do here)" for n in (2, 6, 7, 8, 9))
     assert said[15] == "skipped by option"
     for line in out.stdout.splitlines():
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d \(avsr_llm\.sh:\d+:\w+\) |  ", line), line
@@ -106,17 +107,38 @@ def test_one_stage_of_one_configuration_with_training_options(recipe):
 
 @pytest.mark.parametrize("config, streams", [(AV, ["speech", "video"]), (A, ["speech"]), (V, ["video"])])
 def test_streams_and_noise_follow_the_configuration(recipe, config, streams):
-    recipe.write("dump/raw/noise/babble_train.flac", "")
+    recipe.write("dump/raw/noise/train.txt", "babble x\n")
     args = ["--asr_config", config, "--stage", "11", "--stop_stage", "12", "--noise_snrs", "0 -5", "--test_sets", "te1"]
     assert recipe.run(*args).returncode == 0
     _, training, decoding = recipe.calls
     assert re.findall(r"--train_data_path_and_name_and_type \S+,(speech|video),", training) == streams
     hears = "speech" in streams
-    assert ("--augment_conf noise_file=dump/raw/noise/babble_train.flac" in training) == hears
+    assert ("--augment_conf noise_file=dump/raw/noise/train.txt" in training) == hears
     name = Path(config).stem
-    assert ("--conditions clean babble_0dB babble_-5dB --output_dir" in decoding) == hears
+    conditions = "clean babble_0dB babble_-5dB" if hears else "clean"
+    assert f"--conditions {conditions} --output_dir" in decoding
     assert decoding.endswith(f"--output_dir exp/{name}/greedy_asr_model_valid.acc.ave/te1")
     assert f"--asr_train_config exp/{name}/config.yaml --asr_model_file exp/{name}/valid.acc.ave.pth" in decoding
+
+
+def test_types_of_noise_levels_of_papers_and_damaged_video(recipe):
+    noise = ["--noise_types", "babble musan_music", "--noise_snrs", "llama_avsr", "--noise_args", "--musan /m", "--video_conditions", "blur frozen"]
+    expected = [f"{kind}_{snr}dB" for kind in ("babble", "musan_music") for snr in (5, 0, -5)]
+    for config, conditions in ((AV, [*expected, "blur", "frozen"]), (A, expected), (V, ["blur", "frozen"])):
+        (recipe.folder / "calls.txt").unlink(missing_ok=True)
+        args = ["--asr_config", config, "--stage", "5", "--stop_stage", "12", "--skip_train", "true", "--test_sets", "te1"]
+        assert recipe.run(*args, *noise).returncode == 0
+        lists, _, decoding = recipe.calls
+        assert lists.endswith("--out_dir dump/raw/noise --types babble musan_music --snrs 5 0 -5 --musan /m")
+        assert f"--conditions clean {' '.join(conditions)} --output_dir" in decoding
+
+
+def test_what_to_decode_with_is_one_list(recipe):
+    requests = "task=asr,audio_rate=4 max_llm_tokens=60"
+    assert recipe.run("--asr_config", AV, "--stage", "12", "--stop_stage", "13", "--test_sets", "te1", "--inference_requests", requests).returncode == 0
+    decoding, _, results = recipe.calls
+    assert decoding.endswith(f"/te1 --requests {requests}")
+    assert results.endswith("bin.results exp/av --plot_dir exp")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +147,7 @@ def test_streams_and_noise_follow_the_configuration(recipe, config, streams):
         (["--skip_data_prep", "true"], {1, 3, 4, 5}),
         (["--skip-train", "true"], {4, 10, 11}),
         (["--skip_eval", "true"], {12, 13}),
+        (["--skip_analysis", "true"], {16}),
         (["--skip_stages", "3 12"], {3, 12}),
     ],
 )
@@ -137,7 +160,30 @@ def test_skip_options(recipe, option, left_out):
 def test_start_in_the_middle_runs_to_the_end(recipe):
     out = recipe.run("--asr_configs", A, "--stage", "12")
     assert sorted(stages(out.stdout)) == [12, 13, 14, 15, 16]
-    assert recipe.programs() == ["avsr_llm_inference", "avsr_llm_inference", "score", "score", "results"]
+    assert recipe.programs() == [*["avsr_llm_inference"] * 2, "score", "score", "results", "sinks", "sinks", "shap", "report"]
+
+
+def test_analysis(recipe):
+    """Before and after training, of the first test set, in the conditions of decoding; RESULTS.md gains the sections."""
+    recipe.write("exp/av/RESULTS.md", "")
+    out = recipe.run("--asr_config", AV, "--stage", "16", "--noise_snrs", "-5", "--analysis_args", "--max_evals 9", "--gpu_inference", "true")
+    assert out.returncode == 0, out.stderr
+    before, after, shap, results, report = recipe.calls
+    model = "--asr_train_config exp/av/config.yaml --data_dir dump/raw/te1 --noise_dir dump/raw/noise/te1 --ngpu 1 --output_dir exp/av/analysis"
+    trained = "--asr_model_file exp/av/valid.acc.ave.pth"
+    assert before == f"espnet2_avsr_llm.bin.sinks {model}/sinks_before"
+    assert after == f"espnet2_avsr_llm.bin.sinks {model}/sinks {trained}"
+    assert shap == f"espnet2_avsr_llm.bin.shap {model}/shap {trained} --conditions clean babble_-5dB --max_evals 9"
+    assert results == "espnet2_avsr_llm.bin.results exp/av" and report == "espnet2_avsr_llm.bin.report exp/av"
+    assert "log: 'exp/av/analysis/shap.log'" in out.stdout
+
+
+@pytest.mark.parametrize("part", ["projector: smop", "adapter: mome"])
+def test_analysis_of_experts(recipe, part):
+    recipe.write(AV, f"audio_frontend: whisper\nvideo_frontend: avhubert\n{part}\n")
+    recipe.run("--asr_config", AV, "--stage", "16")
+    assert recipe.programs() == ["sinks", "sinks", "experts", "shap", "report"]
+    assert recipe.calls[2].endswith("--output_dir exp/av/analysis/experts --asr_model_file exp/av/valid.acc.ave.pth")
 
 
 def test_failure_stops_and_names_the_log(recipe):
@@ -221,6 +267,7 @@ def test_local_data_options_reach_the_data_script(recipe):
         (["--njobs", "2"], "invalid option --njobs"),
         (["--train_set", ""], "--train_set, --valid_set and --test_sets are needed"),
         (["12"], "found '12', expected --option value"),
+        (["--noise_snrs", "avhubbert"], "expected dB, or avhubert, auto_avsr"),
         (["--asr_configs", A, "--stage", "15", "--skip_upload_hf", "false"], "--hf_repo is empty"),
     ],
 )

@@ -16,6 +16,7 @@ skip_train=false     # leave out 4 and 6-11
 skip_eval=false      # leave out 12 and 13
 skip_packing=true    # leave out 14
 skip_upload_hf=true  # leave out 15
+skip_analysis=false  # leave out 16
 python=python3
 ngpu=0               # GPUs of one node; 0: CPU
 num_nodes=1          # nodes of the training
@@ -33,7 +34,10 @@ test_sets=
 min_wav_duration=0.1 # shortest and longest training utterance in seconds
 max_wav_duration=24
 dump_args=        # options of stage 3, e.g. "--crop avhubert" (avsr-llm dump --help)
-noise_snrs=       # babble at these dB is a test condition beside clean, e.g. "0 -5"
+noise_snrs=       # noise at these dB is a test condition beside clean, e.g. "0 -5"; or a paper's levels, e.g. avhubert
+noise_types=babble # e.g. "babble musan_music noisex_white" (avsr-llm noise_list --help)
+noise_args=       # where the noise is, e.g. "--musan /data/musan --noisex /data/noisex"
+video_conditions= # damage to the video as test conditions, of blur, occlusion, dropped, frozen
 
 # Model
 asr_configs=   # training configurations, one or several: stages 10-14 run for each
@@ -43,14 +47,16 @@ asr_tag=       # name of the experiment, for a single configuration
 asr_exp=       # its folder
 inference_config=conf/decode/greedy.yaml
 inference_args=
+inference_requests= # what to decode with, e.g. "task=asr,audio_rate=4 max_llm_tokens=60"; default: all that was trained
 inference_asr_model=valid.acc.ave.pth
 inference_tag=
 hf_repo=       # USER/NAME to upload to (stage 15)
+analysis_args= # options for the Shapley values of stage 16, e.g. "--num_utts 100 --max_evals 2000"
 
 help_message="usage: $0 [--OPTION VALUE ...]   (dashes or underscores)
 
 Options and defaults:
-$(sed -n '/^# General/,/^hf_repo/p' "$0" | sed -n 's/^\([a-z_]*\)=\([^#]*[^# ]\)\{0,1\} *\(#.*\)\{0,1\}$/  --\1 \2  \3/p')"
+$(sed -n '/^# General/,/^analysis_args/p' "$0" | sed -n 's/^\([a-z_]*\)=\([^#]*[^# ]\)\{0,1\} *\(#.*\)\{0,1\}$/  --\1 \2  \3/p')"
 run_args=$*
 . utils/parse_options.sh
 if [ $# -ne 0 ]; then
@@ -83,7 +89,21 @@ fi
 # -- names --
 data_feats=${dumpdir}/raw
 noise_dir=${data_feats}/noise
-babble=${noise_dir}/babble_train.flac
+train_noise=${noise_dir}/train.txt
+
+case "${noise_snrs}" in # as in the papers
+    avhubert) noise_snrs="10 5 0 -5 -10" ;; # arXiv:2201.01763, Whisper-Flamingo too
+    auto_avsr) noise_snrs="12.5 7.5 2.5 -2.5 -7.5" ;;
+    llama_avsr) noise_snrs="5 0 -5" ;;
+    llama_smop) noise_snrs="7.5 5 2.5 0 -2.5" ;;
+    mome) noise_snrs="7.5 5 2.5 0 -5" ;;
+    omni_avsr) noise_snrs="5 2.5 0 -2.5 -5" ;;
+    dr_shap_av) noise_snrs="10 7.5 5 2.5 0 -2.5 -5 -7.5 -10" ;;
+    *[!-0-9.\ ]*)
+        log "Error: --noise_snrs '${noise_snrs}': expected dB, or avhubert, auto_avsr, llama_avsr, llama_smop, mome, omni_avsr, dr_shap_av"
+        exit 2
+        ;;
+esac
 
 args_tag() { # options of a training as part of a name, as asr.sh forms it
     sed 's/--/_/g; s/[ |=\/]//g' <<<"${asr_args}"
@@ -103,11 +123,16 @@ uses() { # CONFIG audio|video: does the model take this stream?
     grep -Eq "^$2_frontend:" "$1" && ! grep -Eq "^$2_frontend:[[:space:]]*(none|null|nil|~)?[[:space:]]*(#.*)?$" "$1"
 }
 
-conditions_of() { # CONFIG: test conditions; noise means nothing to a model that does not hear
-    local snr
+conditions_of() { # CONFIG: test conditions that mean something to the model
+    local kind snr
     printf 'clean'
-    if uses "$1" audio; then
-        for snr in ${noise_snrs}; do printf ' babble_%sdB' "${snr}"; done
+    if uses "$1" audio && [ -n "${noise_snrs}" ]; then
+        for kind in ${noise_types}; do
+            for snr in ${noise_snrs}; do printf ' %s_%sdB' "${kind}" "${snr}"; done
+        done
+    fi
+    if uses "$1" video; then
+        for kind in ${video_conditions}; do printf ' %s' "${kind}"; done
     fi
 }
 
@@ -182,7 +207,8 @@ stage_5() {
     if [ -n "${noise_snrs}" ]; then
         # shellcheck disable=SC2086
         "${python}" -m espnet2_avsr_llm.bin.noise_list --train_dir "${data_feats}/${train_set}" \
-            --test_dir $(printf "${data_feats}/%s " ${test_sets}) --snrs ${noise_snrs} --out_dir "${noise_dir}"
+            --test_dir $(printf "${data_feats}/%s " ${test_sets}) --out_dir "${noise_dir}" \
+            --types ${noise_types} --snrs ${noise_snrs} ${noise_args}
     fi
     # shellcheck disable=SC2086
     "${python}" -m espnet2_avsr_llm.bin.check_parts --configs ${asr_configs}
@@ -204,7 +230,7 @@ stage_10() {
 }
 
 data_options() { # CONFIG train|valid SET: one option per line
-    uses "$1" audio && printf -- '--%s_data_path_and_name_and_type\n%s,speech,sound\n' "$2" "${data_feats}/$3/wav.scp"
+    uses "$1" audio && printf -- '--%s_data_path_and_name_and_type\n%s,speech,speech\n' "$2" "${data_feats}/$3/wav.scp"
     uses "$1" video && printf -- '--%s_data_path_and_name_and_type\n%s,video,video\n' "$2" "${data_feats}/$3/video.scp"
     printf -- '--%s_data_path_and_name_and_type\n%s,text,text\n' "$2" "${data_feats}/$3/text"
     printf -- '--%s_shape_file\n%s\n' "$2" "$(stats_of "$1")/$2/llm_shape"
@@ -217,8 +243,8 @@ train() { # CONFIG THREADS
     mkdir -p "${exp}"
     mapfile -t opts < <(data_options "$1" train "${train_set}"; data_options "$1" valid "${valid_set}")
     # a configuration may name its own noise
-    if uses "$1" audio && [ -e "${babble}" ] && ! grep -q 'noise_file:' "$1"; then
-        opts+=(--augment_conf "noise_file=${babble}")
+    if uses "$1" audio && [ -s "${train_noise}" ] && ! grep -q 'noise_file:' "$1"; then
+        opts+=(--augment_conf "noise_file=${train_noise}")
     fi
     # shellcheck disable=SC2086
     OMP_NUM_THREADS=$2 run_logged "${exp}/train.log" \
@@ -256,7 +282,8 @@ stage_12() {
                 "${python}" -m espnet2_avsr_llm.bin.avsr_llm_inference --config "${inference_config}" --ngpu "${gpus}" \
                 --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/${inference_asr_model}" \
                 --data_dir "${data_feats}/${dset}" --noise_dir "${noise_dir}/${dset}" \
-                --conditions $(conditions_of "${asr_config}") --output_dir "${out}" ${inference_args}
+                --conditions $(conditions_of "${asr_config}") --output_dir "${out}" \
+                ${inference_requests:+--requests ${inference_requests}} ${inference_args}
         done
     done
 }
@@ -270,7 +297,7 @@ stage_13() {
             "${python}" -m espnet2_avsr_llm.bin.score --ref "${data_feats}/${dset}/text" --decode_dir "${exp}/${inference_tag}/${dset}"
         done
     done
-    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}" | tee "${expdir}/wer.txt"
+    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}" --plot_dir "${expdir}" | tee "${expdir}/wer.txt"
 }
 
 packed_of() { # CONFIG: its archive
@@ -296,16 +323,44 @@ stage_15() {
     "${python}" -m espnet2_avsr_llm.bin.upload_hf --packed_model "$(packed_of "${asr_configs}")" --hf_repo "${hf_repo}"
 }
 
+analyse() { # EXP NAME PROGRAM OPTION...: into EXP/analysis/NAME, of the first test set
+    local log=$1/analysis/$2.log data=${data_feats}/${test_sets%% *} gpus=0
+    ! ${gpu_inference} || gpus=1
+    log "Analysis started... log: '${log}'"
+    OMP_NUM_THREADS=$(threads "${gpus}") run_logged "${log}" ${decode_cmd} --gpu "${gpus}" "${log}" \
+        "${python}" -m "espnet2_avsr_llm.bin.$3" --asr_train_config "$1/config.yaml" --data_dir "${data}" \
+        --noise_dir "${noise_dir}/${data##*/}" --ngpu "${gpus}" --output_dir "$1/analysis/$2" "${@:4}"
+}
+
+stage_16() {
+    local asr_config exp trained
+    for asr_config in ${asr_configs}; do
+        exp=$(exp_of "${asr_config}")
+        trained="--asr_model_file ${exp}/${inference_asr_model}"
+        # shellcheck disable=SC2046,SC2086
+        {
+            analyse "${exp}" sinks_before sinks
+            analyse "${exp}" sinks sinks ${trained}
+            if grep -Eq '^(projector: *smop|adapter: *mome)' "${asr_config}"; then analyse "${exp}" experts experts ${trained}; fi
+            analyse "${exp}" shap shap ${trained} --conditions $(conditions_of "${asr_config}") ${analysis_args}
+        }
+        if [ -e "${exp}/RESULTS.md" ]; then "${python}" -m espnet2_avsr_llm.bin.results "${exp}" >/dev/null; fi
+        "${python}" -m espnet2_avsr_llm.bin.report "${exp}"
+    done
+}
+
 titles=(
     [0]="environment" [1]="data preparation for data/${train_set}, data/${valid_set}, ..." [3]="dump audio and mouth regions: data -> ${data_feats}"
     [4]="remove long, short and empty utterances" [5]="noise lists; pretrained parts" [10]="length files" [11]="training"
     [12]="decoding" [13]="scoring" [14]="pack models" [15]="upload to the Hugging Face hub"
+    [16]="analysis: attention sinks, experts, Shapley values"
 )
 ! ${skip_data_prep} || skip_stages+=" 1 2 3 4 5"
 ! ${skip_train} || skip_stages+=" 2 4 6 7 8 9 10 11"
 ! ${skip_eval} || skip_stages+=" 12 13"
 ! ${skip_packing} || skip_stages+=" 14"
 ! ${skip_upload_hf} || skip_stages+=" 15"
+! ${skip_analysis} || skip_stages+=" 16"
 
 log "$0 ${run_args}"
 SECONDS=0

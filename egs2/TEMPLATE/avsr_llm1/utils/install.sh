@@ -3,11 +3,11 @@
 # is needed. Safe to run again at any time, also after a kill.
 set -euo pipefail
 
-help_message="usage: $0 [--python PYTHON] [--extras 'mini test']
+help_message="usage: $0 [--python PYTHON] [--extras 'mini analysis test']
   --python  Python 3.10 to 3.12 to build .venv from (default: the first that works of python3.11, 3.12, 3.10, python3)
-  --extras  extras of setup.py, besides what every recipe needs (default: mini)"
+  --extras  extras of setup.py, besides what every recipe needs (default: mini analysis)"
 python=
-extras=mini
+extras='mini analysis'
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 . "${here}/parse_options.sh"
 # path.sh finds the environment in use

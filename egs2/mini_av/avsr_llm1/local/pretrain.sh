@@ -12,6 +12,7 @@ log() {
 
 clips=1500
 speakers=60
+voices=6000     # utterances that whisper hears besides, each by a random voice
 held_out=4      # speakers on which the parts are measured
 steps=          # optimiser steps of each part; empty: its own default
 nj=2            # processes of data preparation
@@ -21,7 +22,7 @@ work=exp/pretrain
 out=pretrained
 
 help_message=$(cat << EOF
-Usage: $0 [--clips ${clips}] [--speakers ${speakers}] [--held_out ${held_out}] [--steps N] [--nj ${nj}] [--threads ${threads}] [--seed ${seed}] [--work ${work}] [--out ${out}]
+Usage: $0 [--clips ${clips}] [--speakers ${speakers}] [--voices ${voices}] [--held_out ${held_out}] [--steps N] [--nj ${nj}] [--threads ${threads}] [--seed ${seed}] [--work ${work}] [--out ${out}]
 EOF
 )
 
@@ -46,6 +47,6 @@ ${dump} --finish
 for part in whisper avhubert llama; do
     log "Pretraining ${part}"
     python3 local/pretrain_parts.py "${part}" --data "${work}/data" --dump "${work}/dump" --work "${work}" --out "${out}" \
-        --held_out "${held_out}" --threads "${threads}" --seed "${seed}" ${steps:+--steps "${steps}"}
+        --held_out "${held_out}" --voices "${voices}" --threads "${threads}" --seed "${seed}" ${steps:+--steps "${steps}"}
 done
 log "Successfully finished. [elapsed=${SECONDS}s]"

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-STEPS = {"whisper": 1600, "avhubert": 600, "llama": 2300}
+STEPS = {"whisper": 2500, "avhubert": 600, "llama": 2300}
 BATCH = {"whisper": 24, "avhubert": 16, "llama": 32}
 PEAK_LR = {"whisper": 2e-3, "avhubert": 3e-3, "llama": 4e-3}
 CONDITIONS = {"whisper": 5, "avhubert": 2}  # readings of each clip: as it is, and augmented
@@ -24,6 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the part is written to OUT/PART")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: %s)" % STEPS)
     parser.add_argument("--held_out", type=int, default=4, help="speakers kept for the figures at the end")
+    parser.add_argument("--voices", type=int, default=0, help="utterances of random voices, without pictures, that whisper hears besides")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -50,11 +51,15 @@ def train_encoder(args: argparse.Namespace, clips: list, unseen: list) -> None:
     import numpy as np
     import torch
 
+    from pretrain.voices import speak_clips
+
     folder = args.out / args.part
     module = _module(args.part)
     torch.manual_seed(args.seed)
     module.initialise(folder, args.seed)
     model = module.Classifier(folder, clips)
+    if args.part == "whisper":
+        clips = clips + speak_clips(args.voices, module.SECONDS, args.seed, args.threads)
     model.train_on(clips, args.steps or STEPS[args.part], BATCH[args.part], PEAK_LR[args.part], args.seed)
     module.save(model, folder)
     torch.save(model.head.state_dict(), _head(args, args.part))

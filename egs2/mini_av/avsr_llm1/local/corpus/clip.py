@@ -44,7 +44,7 @@ def make_clip(stem: Path, seed: int, speaker: Speaker, face: Face, labels: bool)
     generator = rng(seed, "clip", speaker.name, stem.name)
     words = draw_sentence(generator, test=speaker.name.startswith("test"))
     spoken = speak(words, utterance_voice(speaker, generator))
-    utterance = _in_room(spoken, generator)
+    utterance = in_room(spoken, generator)
     frames = len(utterance.wave) // _SAMPLES_PER_FRAME
     controls = lip_track(utterance.phones, frames, speaker.lead, speaker.expressiveness)
     write_text(stem.with_suffix(".txt"), f"{speaker.name}/{stem.name}", utterance.words)
@@ -54,7 +54,7 @@ def make_clip(stem: Path, seed: int, speaker: Speaker, face: Face, labels: bool)
     write_video(stem.with_suffix(".mp4"), face.frames(controls, generator), utterance.wave)
 
 
-def _in_room(spoken: Utterance, generator: np.random.Generator) -> Utterance:
+def in_room(spoken: Utterance, generator: np.random.Generator) -> Utterance:
     """Put silence around the speech, to whole frames, set its level and add faint noise."""
     lead, tail = generator.uniform(0.2, 0.4, 2)
     frames = math.ceil((lead + len(spoken.wave) / SAMPLE_RATE + tail) * FPS)

@@ -8,6 +8,7 @@ import ctypes
 import os
 import pickle
 from dataclasses import dataclass
+from pathlib import Path
 
 import espeakng_loader
 import numpy as np
@@ -73,12 +74,13 @@ class Utterance:
     words: list[Segment]
 
 
-def speak(words: list[str], voice: Voice) -> Utterance:
+def speak(words: list[str], voice: Voice, data: Path | None = None) -> Utterance:
     """Speak a sentence.
 
     Args:
         words: the sentence, as in the transcript.
         voice: who speaks.
+        data: folder of the synthesiser's data, where it is not the wheel's own.
 
     Returns:
         16 kHz speech with the times of its phones and words.
@@ -86,7 +88,7 @@ def speak(words: list[str], voice: Voice) -> Utterance:
     Raises:
         RuntimeError: the synthesiser failed or marked another number of words.
     """
-    pcm, events = _in_fork(" ".join(map(spoken, words)), voice)
+    pcm, events = _in_fork(" ".join(map(spoken, words)), voice, data or Path(espeakng_loader.get_data_path()))
     phones = [(PHONE_OF[name], time, position) for kind, position, time, name in events if kind == _PHONE_EVENT]
     marks = [position for kind, position, _, _ in events if kind == _WORD_EVENT]
     if len(marks) != len(words) or not phones or phones[-1][0] != "sil":
@@ -105,7 +107,7 @@ def _span(times: list[float], owner: list[int], mark: int) -> tuple[float, float
     return times[own[0]], times[own[-1] + 1]
 
 
-def _in_fork(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple]]:
+def _in_fork(text: str, voice: Voice, data: Path) -> tuple[np.ndarray, list[tuple]]:
     """Run `_synthesise` in a child process of its own and fetch its answer through a pipe."""
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -113,7 +115,7 @@ def _in_fork(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple]]:
         code = 1
         try:
             with os.fdopen(write_end, "wb") as pipe:
-                pickle.dump(_synthesise(text, voice), pipe)
+                pickle.dump(_synthesise(text, voice, data), pipe)
             code = 0
         finally:
             os._exit(code)
@@ -125,9 +127,9 @@ def _in_fork(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple]]:
     return pickle.loads(answer)  # from our own child, through our own pipe
 
 
-def _synthesise(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple]]:
+def _synthesise(text: str, voice: Voice, data: Path) -> tuple[np.ndarray, list[tuple]]:
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    rate = library.espeak_Initialize(_RETRIEVAL, 0, espeakng_loader.get_data_path().encode(), _PHONEME_EVENTS)
+    rate = library.espeak_Initialize(_RETRIEVAL, 0, str(data).encode(), _PHONEME_EVENTS)
     if rate != _ESPEAK_RATE or library.espeak_SetVoiceByName(voice.name.encode()) != 0:
         raise RuntimeError(f"espeak-ng has no voice {voice.name!r}")
     chunks: list[bytes] = []
@@ -149,6 +151,6 @@ def _synthesise(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple]]:
     library.espeak_SetParameter(_VOLUME, _QUIET, 0)
     for name, number in _PARAMETERS.items():
         library.espeak_SetParameter(number, getattr(voice, name), 0)
-    data = text.encode()
-    library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8 | _PHONEME_INPUT, None, None)
+    line = text.encode()
+    library.espeak_Synth(line, len(line) + 1, 0, 1, 0, _UTF8 | _PHONEME_INPUT, None, None)
     return np.frombuffer(b"".join(chunks), np.int16), events
