@@ -33,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE,...",
         help="what to decode with: task, audio_rate, video_rate, max_llm_tokens, max_tflops; default: each pass the model was trained for",
     )
-    parser.add_argument("--conditions", nargs="+", default=["clean"], help="clean, or names of noise lists in --noise_dir (these where the task hears)")
+    parser.add_argument("--conditions", nargs="+", default=["clean"], help="see data/conditions.py: clean, babble_0dB, occlusion, babble_0dB+frozen, ...")
     parser.add_argument("--noise_dir", help="folder of noise lists (stage 5)")
     parser.add_argument("--ngpu", type=int, choices=[0, 1], default=0, help="1: decode on the GPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
@@ -77,9 +77,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def grid(args: argparse.Namespace) -> list[tuple]:
-    """Each request in each condition; noise only for tasks that hear."""
+    """Each request in each condition; noise only for tasks that hear, damaged video only for those that see."""
     from espnet2_avsr_llm.build import PARTS
     from espnet2_avsr_llm.config import load_config
+    from espnet2_avsr_llm.data.conditions import concerns
     from espnet2_avsr_llm.inference.choose import Request
     from espnet2_avsr_llm.registry import construct
 
@@ -88,7 +89,7 @@ def grid(args: argparse.Namespace) -> list[tuple]:
     requests = [Request.parse(text) for text in args.requests] if args.requests else [Request.of(p) for p in trained]
     passes = [r.candidates(trained, r.wanted(trained))[0] for r in requests]
     named = [(replace(r, task=p.task), p) for r, p in zip(requests, passes)]
-    return [(r, c) for r, p in named for c in args.conditions if c == "clean" or set(p.rates) != {"video"}]
+    return [(r, c) for r, p in named for c in args.conditions if concerns(c, set(p.rates))]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -134,7 +135,9 @@ def decode(speech2text, utterances: dict[str, dict[str, str]], request, conditio
     """Decode one condition and write its files."""
     from tqdm import tqdm
 
-    load = Loader(utterances, speech2text.names, Path(args.noise_dir) / f"{condition}.txt" if condition != "clean" else None)
+    from espnet2_avsr_llm.data.conditions import Condition
+
+    load = Loader(utterances, Condition(condition, args.noise_dir))
     ids, results, speech_seconds, start = list(utterances), [], 0.0, time.perf_counter()
     step = 8 * args.batch_size  # utterances in hand: enough to batch those of similar length
     for i in tqdm(range(0, len(ids), step), desc=f"{request.name} {condition}", unit="chunk"):
@@ -154,33 +157,20 @@ def seconds(name: str, x) -> float:
 
 
 class Loader:
-    """Inputs of an utterance by name; sound with the noise that the condition's list gives it."""
+    """Inputs of an utterance by name, as they are in a condition (:class:`~espnet2_avsr_llm.data.conditions.Condition`)."""
 
-    def __init__(self, utterances: dict[str, dict[str, str]], names: list[str], noise_list: Path | None):
-        from espnet2_avsr_llm.data.noise import read_noise_list
-
-        self.utterances = utterances
-        self.noise = read_noise_list(noise_list) if noise_list is not None and "speech" in names else None
-        self._waves: dict[str, object] = {}
+    def __init__(self, utterances: dict[str, dict[str, str]], condition):
+        self.utterances, self.condition = utterances, condition
 
     def __call__(self, utt: str, name: str):
         """Array of ``speech`` or ``video``; None where the utterance has none."""
         from espnet2_avsr_llm.data import MISSING
         from espnet2_avsr_llm.data.media import read_audio, read_roi
-        from espnet2_avsr_llm.data.noise import mix
 
         path = self.utterances[utt].get(name)
         if path is None or path == MISSING:
             return None
-        if name == "video":
-            return read_roi(path)
-        wave = read_audio(path)
-        if self.noise is None:
-            return wave
-        entry = self.noise[utt]
-        if entry.path not in self._waves:
-            self._waves[entry.path] = read_audio(entry.path)
-        return mix(wave, self._waves[entry.path], entry.snr, entry.offset)
+        return self.condition.video(utt, read_roi(path)) if name == "video" else self.condition.speech(utt, read_audio(path))
 
 
 def write(folder: Path, results: dict[str, list], log: dict) -> None:

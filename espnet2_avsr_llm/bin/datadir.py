@@ -1,157 +1,163 @@
-"""Check, repair and filter data directories (Kaldi form)."""
+"""Check, repair, filter and combine data directories (Kaldi form)."""
 
 import argparse
+import heapq
 import json
 import logging
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Iterable, Mapping, Optional, Sequence
 
 from espnet2_avsr_llm.data import MISSING
-from espnet2_avsr_llm.data.atomic import write_text
+from espnet2_avsr_llm.data.atomic import atomic_path
+from espnet2_avsr_llm.data.tables import LENGTH_TABLES, PATH_TABLES, Row, count, read_dir, rows, split_line, table_names, write_dir, writing
 
-PATH_TABLES = ("wav.scp", "video.scp")
-TABLES = (*PATH_TABLES, "text", "utt2spk", "utt2num_samples", "utt2num_frames")
-SAMPLES_PER_SECOND, FRAMES_PER_SECOND = 16000, 25
-Tables = dict[str, dict[str, str]]
-
-
-def read_table(path: Path) -> dict[str, str]:
-    """Read a file of `utt value` lines.
-
-    Raises:
-        ValueError: when an id occurs twice; all such ids are named.
-    """
-    table: dict[str, str] = {}
-    twice = []
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            key, *rest = line.split(maxsplit=1) or [""]
-            if key in table:
-                twice.append(f"{key} (line {number})")
-            if key:
-                table[key] = rest[0].strip() if rest else ""
-    if twice:
-        raise ValueError(f"{path}: {len(twice)} ids occur more than once: {', '.join(twice[:10])}. Keep one line for each.")
-    return table
-
-
-def read_dir(directory: Path) -> Tables:
-    """Read the tables that a data directory has.
-
-    Raises:
-        FileNotFoundError: when there is none, or neither wav.scp nor video.scp.
-    """
-    tables = {name: read_table(directory / name) for name in TABLES if (directory / name).is_file()}
-    if not any(name in tables for name in PATH_TABLES):
-        raise FileNotFoundError(f"{directory} holds neither wav.scp nor video.scp: prepare it first (stages 1 and 3).")
-    return tables
-
-
-def write_dir(directory: Path, tables: Tables, keys: Optional[Iterable[str]] = None) -> None:
-    """Write tables sorted in the C locale, and spk2utt beside utt2spk.
-
-    Args:
-        directory: where to.
-        tables: table by file name.
-        keys: utterances to keep; all if None.
-    """
-    kept = None if keys is None else set(keys)
-    for name, table in tables.items():
-        rows = sorted(utt for utt in table if kept is None or utt in kept)
-        write_text(directory / name, "".join(f"{utt} {table[utt]}".rstrip() + "\n" for utt in rows))
-        if name == "utt2spk":
-            speakers: dict[str, list[str]] = {}
-            for utt in rows:
-                speakers.setdefault(table[utt], []).append(utt)
-            write_text(directory / "spk2utt", "".join(f"{s} {' '.join(utts)}\n" for s, utts in sorted(speakers.items())))
+RATES = {"utt2num_samples": 16000, "utt2num_frames": 25}  # per second
+_SHOWN = 1000  # problems of one kind
 
 
 def problems(directory: Path) -> list[str]:
-    """Everything that is wrong with a data directory: order, differing ids, unusable ids, missing media files."""
-    tables = read_dir(directory)
-    found = [f"{directory / name} is missing" for name in ("text", "utt2spk") if name not in tables]
-    every = set().union(*tables.values())
-    for name, table in tables.items():
-        if list(table) != sorted(table):
-            found.append(f"{directory / name} is not sorted in the C locale (LC_ALL=C sort)")
-        if absent := sorted(every - set(table)):
-            found.append(f"{directory / name} lacks {len(absent)} of {len(every)} ids: {', '.join(absent[:10])}")
-    # ids become file names
-    found += [f"{directory}: id {utt!r} holds a slash or starts with a dash or dot" for utt in every if "/" in utt or utt[0] in "-."]
-    for name in filter(tables.__contains__, PATH_TABLES):
-        files = ((utt, path) for utt, path in tables[name].items() if path != MISSING)
-        found += [f"{directory / name}: {utt}: no file {path!r}" for utt, path in files if not os.path.isfile(path)]
-    found += [f"{directory}: {utt} has neither sound nor video" for utt in sorted(common_keys(tables)) if not media_of(tables, utt)]
+    """Everything that is wrong with a data directory, with line and id: order, ids, missing values and files."""
+    names = table_names(directory)
+    found = [f"{directory / name} is missing" for name in ("text", "utt2spk") if not (directory / name).is_file()]
+    ids: dict[str, int] | None = None
+    for name in names:
+        lines: dict[str, int] = {}
+        found += list(_problems_of(directory / name, lines))[:_SHOWN]
+        if ids is not None and lines.keys() != ids.keys():
+            absent = {names[0]: sorted(lines.keys() - ids), name: sorted(ids.keys() - lines)}
+            found += [f"{directory / n} lacks {len(utts)} ids: {', '.join(utts[:10])}" for n, utts in absent.items() if utts]
+        ids = ids or lines
+    if not found:
+        found = [f"{directory}: {utt} has neither sound nor video" for utt, row in rows(directory) if not media_of(row)]
     return found
 
 
-def media_of(tables: Tables, utt: str) -> dict[str, str]:
-    """Those of wav.scp and video.scp that name a file for an utterance (and not ``-``), with the file."""
-    paths = {name: tables[name].get(utt, MISSING) for name in PATH_TABLES if name in tables}
-    return {name: path for name, path in paths.items() if path != MISSING}
+def media_of(row: Row) -> dict[str, str]:
+    """Those of wav.scp and video.scp that name a file (and not ``-``), with the file."""
+    return {name: row[name] for name in PATH_TABLES if row.get(name, MISSING) != MISSING}
 
 
-def common_keys(tables: Mapping[str, Mapping[str, str]]) -> set[str]:
-    """Utterances that every table has."""
-    return set.intersection(*(set(table) for table in tables.values()))
+def _problems_of(path: Path, lines: dict[str, int]) -> Iterator[str]:
+    """What is wrong with one table; ``lines`` gets the line of each id."""
+    previous, is_sorted = "", True
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            utt, value = split_line(line)
+            where = f"{path}:{number}: {utt or 'an empty line'}"
+            if not utt:
+                yield where
+                continue
+            if utt in lines:
+                yield f"{where} is there already in line {lines[utt]}"
+            elif "/" in utt or utt[0] in "-.":  # ids become file names
+                yield f"{where}: the id holds a slash or starts with a dash or dot"
+            elif not value and path.name != "text":
+                yield f"{where} has no value"
+            elif path.name in PATH_TABLES and value != MISSING and not os.path.isfile(value):
+                yield f"{where}: no file {value!r}"
+            lines.setdefault(utt, number)
+            is_sorted &= utt >= previous
+            previous = utt
+    if not is_sorted:
+        yield f"{path} is not sorted in the C locale (LC_ALL=C sort)"
 
 
-def drop_reason(tables: Tables, utt: str, shortest: float, longest: float) -> Optional[str]:
+def overlaps(directories: Sequence[Path]) -> Iterator[tuple[Path, Path, list[str]]]:
+    """Pairs of directories that share utterances, files, or recordings (utt2video), and what they share."""
+    first: dict[tuple[str, str], Path] = {}
+    shared: dict[tuple[Path, Path], list[str]] = {}
+    ordered = sorted(directories, key=count)
+    for directory in ordered:
+        new = {}
+        for utt, row in rows(directory):
+            keys = [("utterance", utt), *media_of(row).items(), ("utt2video", row.get("utt2video", f"{directory} {utt}"))]
+            for key in keys:
+                if key in first:
+                    shared.setdefault((first[key], directory), []).append(f"{utt} ({key[0]} {key[1]})")
+                elif directory != ordered[-1]:  # the largest is only read, not kept
+                    new[key] = directory
+        first |= new
+    return ((*pair, utts) for pair, utts in shared.items())
+
+
+def drop_reason(row: Row, shortest: float, longest: float) -> str | None:
     """Why an utterance cannot be trained on, or None.
 
     Args:
-        tables: of a dumped directory, with utt2num_samples (16 kHz) or utt2num_frames (25 fps).
-        utt: its id.
+        row: of a dumped directory, with utt2num_samples (16 kHz) or utt2num_frames (25 fps).
         shortest: least duration in seconds.
         longest: greatest duration in seconds.
     """
-    if not tables["text"][utt].strip():
+    if not row["text"].strip():
         return "empty text"
-    if not media_of(tables, utt):
+    if not media_of(row):
         return "neither sound nor video"
-    for scp, name, rate in (("wav.scp", "utt2num_samples", SAMPLES_PER_SECOND), ("video.scp", "utt2num_frames", FRAMES_PER_SECOND)):
-        if name not in tables or tables.get(scp, {}).get(utt) == MISSING:
-            continue
-        seconds = int(tables[name][utt]) / rate
-        if not shortest <= seconds <= longest:
+    for scp, (name, rate) in zip(PATH_TABLES, RATES.items()):
+        seconds = int(row.get(name, 0)) / rate
+        if scp in media_of(row) and name in row and not shortest <= seconds <= longest:
             return f"{seconds:.2f} s by {name} is outside {shortest:g} to {longest:g} s"
     return None
 
 
 def run_filter(args: argparse.Namespace) -> None:
     """Copy a directory without the utterances that cannot be trained on; what was dropped and why is in dropped.jsonl."""
-    tables = read_dir(args.in_dir)
-    if not {"utt2num_samples", "utt2num_frames"} & set(tables):
+    names = table_names(args.in_dir)
+    if not set(LENGTH_TABLES) & set(names):
         raise SystemExit(f"{args.in_dir} has neither utt2num_samples nor utt2num_frames: dump it first (stage 3).")
-    keys = sorted(common_keys(tables))
-    reasons = {utt: drop_reason(tables, utt, args.min_wav_duration, args.max_wav_duration) for utt in keys}
-    kept = [utt for utt, reason in reasons.items() if reason is None]
-    dropped = [{"utt": utt, "reason": reason} for utt, reason in reasons.items() if reason is not None]
-    if not kept:
-        raise SystemExit(f"{args.in_dir}: all {len(keys)} utterances would be dropped, the first because: {dropped[:1]}")
-    write_dir(args.out_dir, tables, kept)
-    write_text(args.out_dir / "dropped.jsonl", "".join(json.dumps(row) + "\n" for row in dropped))
-    logging.info("%s: kept %d of %d utterances (%s)", args.out_dir, len(kept), len(keys), args.out_dir / "dropped.jsonl")
+    kept, example = 0, None
+    with atomic_path(args.out_dir / "dropped.jsonl") as path, open(path, "w", encoding="utf-8") as dropped, writing(args.out_dir, names) as write:
+        for utt, row in rows(args.in_dir):
+            reason = drop_reason(row, args.min_wav_duration, args.max_wav_duration)
+            if reason is None:
+                kept += 1
+                write(utt, row)
+            else:
+                example = {"utt": utt, "reason": reason}
+                dropped.write(json.dumps(example) + "\n")
+        if not kept:
+            raise SystemExit(f"{args.in_dir}: all utterances would be dropped, one because: {example}")
+    total = count(args.in_dir)
+    logging.info("%s: kept %d of %d utterances (%s)", args.out_dir, kept, total, args.out_dir / "dropped.jsonl")
 
 
 def run_fix(args: argparse.Namespace) -> None:
     """Sort the tables, keep the ids that all of them have, rebuild spk2utt."""
     for directory in args.dirs:
         tables = read_dir(directory)
-        keys = common_keys(tables)
+        keys = set.intersection(*map(set, tables.values()))
         logging.info("%s: %d of %d ids are in every table", directory, len(keys), len(set().union(*tables.values())))
         write_dir(directory, tables, keys)
 
 
+def run_combine(args: argparse.Namespace) -> None:
+    """Write the utterances of several directories to one; it has the tables that all of them have."""
+    names = set.intersection(*(set(table_names(directory)) for directory in args.dirs))
+    previous = None
+    with writing(args.out_dir, sorted(names)) as write:
+        for utt, row in heapq.merge(*map(rows, args.dirs), key=lambda item: item[0]):
+            if utt == previous:
+                raise SystemExit(f"{utt} is in more than one of {' '.join(map(str, args.dirs))}: expected different ids")
+            write(utt, row)
+            previous = utt
+    logging.info("%s: %d utterances", args.out_dir, count(args.out_dir))
+
+
 def run_validate(args: argparse.Namespace) -> None:
-    """List every problem of the directories; fail if there is one."""
-    found = [problem for directory in args.dirs for problem in problems(directory)]
+    """List every problem of the directories, and what they share; fail if there is one, or if a test set shares anything."""
+    found = [problem for directory in (*args.dirs, *args.test) for problem in problems(directory)]
+    if not found:
+        for one, other, utts in overlaps([*args.dirs, *args.test]):
+            text = f"{one} and {other} share {len(utts)} utterances or recordings: {', '.join(utts[:5])}"
+            if {one, other} & set(args.test):
+                found.append(text)
+            else:
+                logging.warning(text)
     for problem in found:
         logging.error(problem)
     if found:
         raise SystemExit(f"{len(found)} problems; `avsr-llm datadir fix DIR` sorts and intersects, the rest is for you to correct.")
-    logging.info("valid: %s", " ".join(map(str, args.dirs)))
+    logging.info("valid: %s", " ".join(map(str, (*args.dirs, *args.test))))
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -164,8 +170,13 @@ def get_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for name, run in (("validate", run_validate), ("fix", run_fix)):
-        add(name, run).add_argument("dirs", type=Path, nargs="+")
+    add("fix", run_fix).add_argument("dirs", type=Path, nargs="+")
+    command = add("validate", run_validate)
+    command.add_argument("dirs", type=Path, nargs="+")
+    command.add_argument("--test", type=Path, nargs="+", default=[], help="test sets: none of the others may share a recording with them")
+    command = add("combine", run_combine)
+    command.add_argument("dirs", type=Path, nargs="+")
+    command.add_argument("--out_dir", type=Path, required=True)
     command = add("filter", run_filter)
     command.add_argument("--in_dir", type=Path, required=True)
     command.add_argument("--out_dir", type=Path, required=True)
@@ -174,7 +185,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run one command."""
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")

@@ -1,20 +1,25 @@
-"""Make babble noise and the fixed noise lists of the test sets (stage 5).
+"""Make noise for training and the fixed noise lists of the test sets (stage 5).
 
-OUT_DIR/babble_train.flac and OUT_DIR/babble_test.flac are made of the training set: 30 talkers at once, the
-speakers of the one never in the other (the utterances, where there is one speaker). No test utterance is in either.
-OUT_DIR/<test set>/babble_<snr>dB.txt has a line `utterance noise_path offset_in_samples snr_in_dB` for each utterance.
+Types are `babble`, of the training set's speech; `musan_music`, `musan_noise`, `musan_speech`, `musan_babble` of MUSAN;
+`noisex_NAME` for NAME.wav of NOISEX-92. OUT_DIR/<test set>/<type>_<snr>dB.txt has a line `utterance noise_path
+offset_in_samples snr_in_dB` for each utterance, the same places at all levels. OUT_DIR/train.txt lists the noise for
+training, a line `type path` each. What is in one is not in the other: of babble's talkers (utterances, where there is
+one speaker) each half has its own; of MUSAN's files four fifths are for training; NOISEX is for tests only. No test
+utterance is in any noise.
 """
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from espnet2_avsr_llm.bin.datadir import read_table
 from espnet2_avsr_llm.data import MISSING
+from espnet2_avsr_llm.data.atomic import write_text
+from espnet2_avsr_llm.data.tables import read_table
 
 SECONDS = 60
 _LEVEL = 0.1  # RMS in the file, so that no 16-bit sample clips
+_MUSAN = ("music", "noise", "speech", "babble")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -23,28 +28,98 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_dir", type=Path, required=True, help="dumped training set: the babble's talkers")
     parser.add_argument("--test_dir", type=Path, nargs="+", required=True, help="dumped test sets, to be listed")
     parser.add_argument("--out_dir", type=Path, required=True)
+    parser.add_argument("--types", nargs="+", default=["babble"])
     parser.add_argument("--snrs", type=float, nargs="+", default=[-10, -5, 0, 5, 10], help="dB")
+    parser.add_argument("--musan", type=Path, help="folder of MUSAN (OpenSLR 17), with music/, noise/ and speech/")
+    parser.add_argument("--noisex", type=Path, help="folder of NOISEX-92's wav files")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make both babbles, then the lists."""
-    from espnet2_avsr_llm.data.noise import noise_list, write_noise_list
-
+    """Make the noise, then the lists."""
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    waves = read_waves(args.train_dir)
-    halves = split_speakers({utt: spk for utt, spk in read_table(args.train_dir / "utt2spk").items() if utt in waves}, args.seed)
-    for name, speakers in zip(("train", "test"), halves, strict=True):
-        write_babble(args.out_dir / f"babble_{name}.flac", waves, speakers, name, args.seed)
-    babble, n_samples = str(args.out_dir / "babble_test.flac"), SECONDS * 16000
+    train, test = {}, {}
+    for kind in args.types:
+        train[kind], test[kind] = noise_of(kind, args)
+    write_text(args.out_dir / "train.txt", "".join(f"{kind} {path}\n" for kind, paths in train.items() for path in paths))
     for test_dir in args.test_dir:
-        utts = list(read_waves(test_dir))
-        for snr in args.snrs:
-            path = args.out_dir / test_dir.name / f"babble_{snr:g}dB.txt"
-            write_noise_list(path, noise_list(utts, babble, n_samples, snr, args.seed))
-    logging.info("%s: babble and lists at %s dB", args.out_dir, args.snrs)
+        lengths = {utt: int(n) for utt, n in read_table(test_dir / "utt2num_samples").items() if int(n)}
+        for kind, paths in test.items():
+            write_lists(args.out_dir / test_dir.name, kind, paths, lengths, args.snrs, args.seed)
+    logging.info("%s: %s, and lists at %s dB", args.out_dir, ", ".join(args.types), args.snrs)
+
+
+def noise_of(kind: str, args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """The files of a type of noise for training and for tests; those that have to be made are made.
+
+    Raises:
+        SystemExit: no such type, or its corpus is not there.
+    """
+    corpus, _, name = kind.partition("_")
+    if kind == "babble":
+        waves = read_waves(args.train_dir)
+        speakers = {utt: speaker for utt, speaker in read_table(args.train_dir / "utt2spk").items() if utt in waves}
+        return make_babbles(kind, waves, speakers, args)
+    if corpus == "musan" and name in _MUSAN:
+        folder = _corpus(args.musan, "--musan", kind) / ("speech" if name == "babble" else name)
+        files = {path.stem: str(path) for path in sorted(folder.rglob("*.wav"))}
+        if not files:
+            raise SystemExit(f"{folder} has no wav files; expected MUSAN as OpenSLR 17 distributes it")
+        if name == "babble":
+            return make_babbles(kind, files, {file: file for file in files}, args)
+        return split_files([Path(path) for path in files.values()], kind, args.seed)
+    if corpus == "noisex" and name:
+        return [], [convert(_corpus(args.noisex, "--noisex", kind) / f"{name}.wav", args.out_dir / f"{kind}.flac")]
+    raise SystemExit(f"no type of noise {kind!r}: choose from babble, {', '.join(f'musan_{name}' for name in _MUSAN)}, noisex_NAME")
+
+
+def _corpus(folder: Path | None, option: str, kind: str) -> Path:
+    if folder is None or not folder.is_dir():
+        raise SystemExit(f"{kind} needs {option} FOLDER; found {folder}")
+    return folder
+
+
+def split_files(files: Sequence[Path], kind: str, seed: int) -> tuple[list[Path], list[Path]]:
+    """Four fifths of the files for training, the rest for tests."""
+    from espnet2_avsr_llm.data.noise import named_rng
+
+    order = named_rng(seed, "split of the files", kind).permutation(len(files))
+    n_test = max(1, len(files) // 5)
+    return sorted(files[i] for i in order[n_test:]), sorted(files[i] for i in order[:n_test])
+
+
+def convert(source: Path, target: Path) -> Path:
+    """A noise file of any kind as 16 kHz mono flac."""
+    import numpy as np
+
+    from espnet2_avsr_llm.data.media import read_audio, write_audio
+
+    wave = read_audio(source)
+    write_audio(target, wave * (_LEVEL / np.sqrt(np.mean(wave.astype(np.float64) ** 2))).astype(np.float32))
+    return target
+
+
+def write_lists(folder: Path, kind: str, paths: Sequence[Path], lengths: Mapping[str, int], snrs: Sequence[float], seed: int) -> None:
+    """Write the lists of one type of noise for one test set.
+
+    Args:
+        folder: where to.
+        kind: type of noise.
+        paths: its files.
+        lengths: samples of each utterance that has sound.
+        snrs: dB.
+        seed: the draws depend on it and the utterance's id alone.
+    """
+    import soundfile
+
+    from espnet2_avsr_llm.data.noise import NoiseEntry, draw_noise, named_rng, write_noise_list
+
+    files = [(str(path), soundfile.info(path).frames) for path in paths]
+    places = {utt: draw_noise(files, n_samples, named_rng(seed, utt)) for utt, n_samples in lengths.items()}
+    for snr in snrs:
+        write_noise_list(folder / f"{kind}_{snr:g}dB.txt", {utt: NoiseEntry(*place, snr) for utt, place in places.items()})
 
 
 def read_waves(data_dir: Path) -> dict[str, str]:
@@ -73,8 +148,20 @@ def split_speakers(utt2spk: dict[str, str], seed: int) -> tuple[dict[str, list[s
         utt2spk = {utt: utt for utt in utt2spk}
     speakers = sorted(set(utt2spk.values()))
     named_rng(seed, "split of the talkers").shuffle(speakers)
-    halves = speakers[: len(speakers) // 2], speakers[len(speakers) // 2 :]
-    return tuple({spk: [utt for utt, s in utt2spk.items() if s == spk] for spk in sorted(half)} for half in halves)
+    chosen = set(speakers[: len(speakers) // 2])
+    halves: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
+    for utt, speaker in utt2spk.items():
+        halves[speaker not in chosen].setdefault(speaker, []).append(utt)
+    return halves
+
+
+def make_babbles(kind: str, waves: dict[str, str], utt2spk: dict[str, str], args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """Write the babble for training and the one for tests, of different talkers."""
+    halves = split_speakers(utt2spk, args.seed)
+    paths = [args.out_dir / f"{kind}_{name}.flac" for name in ("train", "test")]
+    for name, path, speakers in zip(("train", "test"), paths, halves, strict=True):
+        write_babble(path, waves, speakers, name, args.seed)
+    return paths[:1], paths[1:]
 
 
 def write_babble(path: Path, waves: dict[str, str], speakers: dict[str, list[str]], name: str, seed: int) -> None:

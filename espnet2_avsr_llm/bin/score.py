@@ -23,7 +23,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Score every condition below a folder."""
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    from espnet2_avsr_llm.bin.datadir import read_table
+    from espnet2_avsr_llm.data.tables import read_table
     from espnet2_avsr_llm.scoring.files import score_condition
 
     if not (hyps := sorted(args.decode_dir.glob("*/*/text"))):

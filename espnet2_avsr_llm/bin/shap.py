@@ -11,7 +11,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_model_options(parser)
-    parser.add_argument("--conditions", nargs="+", default=["clean"], help="clean, or names of noise lists in --noise_dir")
+    parser.add_argument("--conditions", nargs="+", default=["clean"], help="clean, or others of data/conditions.py")
     parser.add_argument("--estimator", choices=["permutation", "sampling", "exact"], default="permutation")
     parser.add_argument("--max_evals", type=int, default=2000, help="coalitions of an utterance; a walk of permutation takes 2 players + 1")
     parser.add_argument("--removal", choices=["zero", "mean", "remove"], default="zero", help="what becomes of a token that is not in the coalition")
@@ -70,10 +70,10 @@ def utterances(args: argparse.Namespace, speech2text, condition: str):
     """The ids to look at, and what loads their inputs in a condition."""
     from espnet2_avsr_llm.analysis.utterances import spread
     from espnet2_avsr_llm.bin.avsr_llm_inference import Loader, read_data_dir
+    from espnet2_avsr_llm.data.conditions import Condition
 
     files = read_data_dir(args.data_dir)
-    noise_list = None if condition == "clean" else args.noise_dir / f"{condition}.txt"
-    return spread(list(files), args.num_utts), Loader(files, speech2text.names, noise_list)
+    return spread(list(files), args.num_utts), Loader(files, Condition(condition, args.noise_dir))
 
 
 def explain_condition(speech2text, condition: str, settings, about: dict, args: argparse.Namespace) -> dict:

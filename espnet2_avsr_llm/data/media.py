@@ -1,15 +1,17 @@
 """Sound and pictures in and out of files: 16 kHz mono float32, 25 fps frames, mouth-crop mp4.
 
 Everything is decoded by PyAV with one thread and one shared reformatter (2-2.5 times faster than one
-per frame); wav and flac go through soundfile. Time 0 of a file is the first frame of its video, for
-sound too, so frame ``t`` always belongs to samples ``640 t ... 640 t + 639``.
+per frame); wav and flac go through soundfile. Time 0 of a file is the start of its video, for sound too,
+so frame ``t`` always belongs to samples ``640 t ... 640 t + 639``. What had to be converted is said.
 
 Shapes: T frames or samples, H height, W width.
 """
 
+import functools
+import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import av
@@ -29,11 +31,18 @@ _OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,avi,asf,flv,ogg,"
     "wav,w64,aiff,flac,mp3,aac,amr",
 }
+_INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats in which seeking is exact
 # x264's macroblock tree gives other bytes from run to run, even with one thread.
-_ROI_OPTIONS = {"crf": "18", "preset": "veryfast", "x264-params": "threads=1:mbtree=0"}
+_ROI_OPTIONS = {"crf": "18", "preset": "superfast", "x264-params": "threads=1:mbtree=0"}
+_TO_LIMITED = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)  # full-range grey to the luma of video
 _MISSING_SECONDS = 0.2  # shorter by more than this than its header says: truncated
+# A file may not ask for more than this, whatever its header and timestamps say.
+_MAX_GAP_SECONDS = 60  # between frames, or between the starts of sound and video
+_MAX_PIXELS = 4096 * 4096
+_MARGIN = 0.5  # seconds resampled before and after the samples wanted
 
 _LOG = logging.getLogger(__name__)
+Say = Callable[[str], None]
 
 
 class MediaError(Exception):
@@ -64,58 +73,86 @@ def _rebuild(kind: type[MediaError], path: str, message: str) -> MediaError:
     return error
 
 
-def read_audio(path: str | os.PathLike) -> np.ndarray:
-    """Read the sound of a file.
+def read_audio(
+    path: str | os.PathLike, start: float = 0.0, end: float | None = None, partial: bool = False, say: Say | None = None
+) -> np.ndarray:
+    """Read the sound of a file, or of a part of it.
 
     Args:
         path: a wav or flac file, or any container that PyAV knows; any rate, channels, sample format.
+        start: seconds, rounded down to a frame of 1/25 s.
+        end: seconds, likewise; None reads to the end.
+        partial: take what a damaged or truncated file still gives, and say so.
+        say: called with a sentence about each conversion; None logs it.
 
     Returns:
         (T,) float32 at 16 kHz, the mean of the channels, nominally in [-1, 1] and never clipped. Where the
-        file has video, sample 0 belongs to the first frame (silence is put in, or samples are cut).
+        file has video, its start is time 0; where the sound begins later or pauses there is silence.
 
     Raises:
         NoStreamError: there is no sound in the file.
         MediaError: not readable, empty, truncated, or with NaN or infinite samples.
     """
     path = os.fspath(path)
+    say = say or functools.partial(_LOG.info, "%s: %s", path)
+    first, last = _frame(start) * SAMPLES_PER_FRAME, None if end is None else _frame(end) * SAMPLES_PER_FRAME
     if path.lower().endswith((".wav", ".flac")):
         _check_file(path)
-        wave = _read_soundfile(path)
+        wave = _read_soundfile(path, first, last, partial, say)
     else:
         with _opened(path, "audio") as (container, stream):
-            wave = _decode_audio(path, container, stream)
+            wave = _decode_audio(path, container, stream, first, last, partial, say)
     if not len(wave):
-        raise MediaError(path, "no samples", "sound", "remove it from the list or make the file again")
+        raise MediaError(path, f"no samples after {start:g} s", "sound", "remove it from the list or make the file again")
+    if last is not None and len(wave) < last - first - _MISSING_SECONDS * SAMPLE_RATE:
+        raise MediaError(path, f"sound that ends at {start + len(wave) / SAMPLE_RATE:.2f} s", f"{end:.2f} s", "correct the segment's end")
     if not np.isfinite(wave).all():
         raise MediaError(path, "NaN or infinite samples", "finite samples", "convert the file again")
     return wave
 
 
-def read_video(path: str | os.PathLike) -> np.ndarray:
-    """Read the pictures of a file at 25 fps.
+def video_frames(
+    path: str | os.PathLike, start: float = 0.0, end: float | None = None, partial: bool = False, say: Say | None = None
+) -> Iterator[np.ndarray]:
+    """Decode the pictures of a file, or of a part of it, at 25 fps, one at a time.
 
     Args:
         path: any container, codec and frame rate, constant or variable; rotation metadata is applied.
+        start, end, partial, say: see ``read_audio``.
 
-    Returns:
-        (T, H, W, 3) uint8 RGB; frame t is the one nearest in time to t / 25 s after the first.
+    Yields:
+        (H, W, 3) uint8 RGB; frame t is the one nearest in time to ``start`` + t / 25 s.
 
     Raises:
         NoStreamError: there is no video in the file (a cover picture is not one).
         MediaError: not readable, empty or truncated.
     """
     path, convert = os.fspath(path), VideoReformatter()
+    say = say or functools.partial(_LOG.info, "%s: %s", path)
+    first, last = _frame(start), None if end is None else _frame(end)
+    done, shape = first, None
     with _opened(path, "video") as (container, stream):
         if stream.average_rate and abs(stream.average_rate - FPS) > 0.01:
-            _LOG.info("%s: %.3f fps resampled to %d", path, stream.average_rate, FPS)
-        frames = [
-            np.rot90(convert.reformat(frame, format="rgb24").to_ndarray(), frame.rotation // 90)
-            for frame in _at_25_fps(_decode_video(path, container, stream))
-        ]
-    if not frames:
-        raise MediaError(path, "no video frames", "video", "remove it from the list or make the file again")
-    return np.stack(frames)
+            say(f"video of {float(stream.average_rate):.3f} fps resampled to {FPS}")
+        if container.format.name in _INDEXED and first:
+            container.seek(int((_start(stream) + first / FPS) / stream.time_base), stream=stream)
+        for frame in _at_25_fps(_decoded(path, container, stream, partial and say), _start(stream), first, last):
+            picture = convert.reformat(frame, format="rgb24").to_ndarray()
+            if shape not in (None, picture.shape):
+                raise MediaError(path, f"pictures of {shape[1::-1]}, then of {picture.shape[1::-1]} pixels", "one size", "convert the file")
+            if shape is None and frame.rotation:
+                say(f"video turned by {frame.rotation} degrees, as its metadata say")
+            shape, done = picture.shape, done + 1
+            yield np.ascontiguousarray(np.rot90(picture, frame.rotation // 90)) if frame.rotation else picture
+    if done == first:
+        raise MediaError(path, f"no video frames after {start:g} s", "video", "remove it from the list or make the file again")
+    if last is not None and done < last - _MISSING_SECONDS * FPS:
+        raise MediaError(path, f"video that ends at {done / FPS:.2f} s", f"{end:.2f} s", "correct the segment's end")
+
+
+def read_video(path: str | os.PathLike, start: float = 0.0, end: float | None = None) -> np.ndarray:
+    """All pictures of ``video_frames`` as one array (T, H, W, 3) uint8 RGB."""
+    return np.stack(list(video_frames(path, start, end)))
 
 
 def read_roi(path: str | os.PathLike) -> np.ndarray:
@@ -132,30 +169,39 @@ def read_roi(path: str | os.PathLike) -> np.ndarray:
         if (stream.width, stream.height) != (ROI_SIZE, ROI_SIZE):
             found = f"{stream.width}x{stream.height} video"
             raise MediaError(path, found, f"{ROI_SIZE}x{ROI_SIZE} mouth crops", "run stage 3 on it")
-        decoded = _decode_video(path, container, stream)
+        decoded = _decoded(path, container, stream)
         return np.stack([convert.reformat(frame, format="gray").to_ndarray() for frame in decoded])
 
 
-def write_roi(path: str | os.PathLike, frames: np.ndarray) -> None:
+def write_roi(path: str | os.PathLike, frames: Iterable[np.ndarray]) -> int:
     """Write mouth crops as h264 mp4, byte for byte the same for the same frames.
 
     Args:
         path: the mp4 file; it appears whole or not at all.
-        frames: (T, 96, 96) uint8 grey, T > 0.
+        frames: (96, 96) uint8 grey each, one at least.
+
+    Returns:
+        the number of frames.
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: another shape or type, or no frame.
     """
-    if frames.dtype != np.uint8 or frames.shape[1:] != (ROI_SIZE, ROI_SIZE) or not len(frames):
-        raise ValueError(f"{path}: mouth crops are uint8 (T, 96, 96), got {frames.dtype} {frames.shape}")
+    # yuv420p, not grey: h264 marks no range, and grey would be read back as limited range.
+    count, picture = 0, np.full((ROI_SIZE * 3 // 2, ROI_SIZE), 128, np.uint8)
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        # yuv420p, not grey: h264 marks no range, and grey would be read back as limited range.
         stream = container.add_stream("libx264", rate=FPS, options=_ROI_OPTIONS)
         stream.width = stream.height = ROI_SIZE
         stream.pix_fmt = "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+            if frame.dtype != np.uint8 or frame.shape != (ROI_SIZE, ROI_SIZE):
+                raise ValueError(f"{path}: mouth crops are uint8 (T, 96, 96), got frames of {frame.dtype} {frame.shape}")
+            _TO_LIMITED.take(frame, out=picture[:ROI_SIZE], mode="clip")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+            count += 1
+        if not count:
+            raise ValueError(f"{path}: mouth crops are uint8 (T, 96, 96), got no frame")
         container.mux(stream.encode())
+    return count
 
 
 def write_audio(path: str | os.PathLike, wave: np.ndarray) -> None:
@@ -164,6 +210,10 @@ def write_audio(path: str | os.PathLike, wave: np.ndarray) -> None:
 
     with atomic_path(path) as temporary:
         soundfile.write(temporary, wave, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+
+
+def _frame(seconds: float) -> int:
+    return int(seconds * FPS + 1e-6)  # 4.6 * 25 is 114.999... in binary
 
 
 def _check_file(path: str) -> None:
@@ -187,6 +237,8 @@ def _opened(path: str, kind: str) -> Iterator[tuple]:
             if not streams:
                 others = ", ".join(s.type for s in container.streams) or "none"
                 raise NoStreamError(path, f"no {kind} (streams: {others})", kind, "use a task without it")
+            if kind == "video" and streams[0].width * streams[0].height > _MAX_PIXELS:
+                raise MediaError(path, f"{streams[0].width}x{streams[0].height} video", f"at most {_MAX_PIXELS} pixels", "scale it down")
             streams[0].codec_context.thread_count = 1
             yield container, streams[0]
     except (av.FFmpegError, ValueError, EOFError) as error:
@@ -198,18 +250,39 @@ def _is_cover(stream: av.stream.Stream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _decode_video(path: str, container, stream) -> Iterator[av.VideoFrame]:
-    """Decode all frames; a damaged frame or an early end is an error, not a shorter clip."""
-    end = 0.0
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            raise MediaError(path, f"a damaged frame at {frame.time} s", "whole frames", "fetch it again")
-        end = frame.time + _duration(frame)
-        yield frame
-    _check_end(path, stream, end)
+def _decoded(path: str, container, stream, partial: Say | bool = False) -> Iterator:
+    """Decode the frames of a stream in order of time; a damaged frame or an early end is an error, or told to ``partial``."""
+    end = None
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt or frame.time is None:
+                raise MediaError(path, f"a damaged frame after {end or 0:.2f} s", "whole frames", "fetch it again")
+            if end is not None and frame.time > end + _MAX_GAP_SECONDS:
+                raise MediaError(path, f"no {stream.type} from {end:.2f} to {frame.time:.2f} s", "a continuous recording", "convert it again")
+            end = frame.time + _duration(frame)
+            yield frame
+        declared = _declared_end(stream)
+        if end is not None and end < declared - _MISSING_SECONDS:
+            found = f"{stream.type} that ends at {end:.2f} s"
+            raise MediaError(path, found, f"{declared:.2f} s as its header says", "the file is truncated: fetch it again")
+    except (av.FFmpegError, MediaError) as error:
+        if not partial or end is None:
+            raise
+        _LOG.warning("%s: %s", path, error)
+        partial(f"{stream.type} is used as far as it goes")
 
 
-def _duration(frame: av.VideoFrame) -> float:
+def _declared_end(stream) -> float:
+    """Seconds at which a stream ends by its header, 0 where that does not tell; Matroska has it as a tag."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base) + _start(stream)
+    hours, minutes, seconds = (stream.metadata.get("DURATION") or "0:0:0").split(":")
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+
+
+def _duration(frame: av.VideoFrame | av.AudioFrame) -> float:
+    if isinstance(frame, av.AudioFrame):
+        return frame.samples / frame.sample_rate
     return float((frame.duration or 0) * frame.time_base) or 1 / FPS
 
 
@@ -217,65 +290,80 @@ def _start(stream) -> float:
     return float((stream.start_time or 0) * stream.time_base)
 
 
-def _check_end(path: str, stream, end: float) -> None:
-    declared = float((stream.duration or 0) * stream.time_base) + _start(stream)
-    if end < declared - _MISSING_SECONDS:
-        found = f"{stream.type} that ends at {end:.2f} s"
-        raise MediaError(path, found, f"{declared:.2f} s as its header says", "the file is truncated: fetch it again")
-
-
-def _at_25_fps(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Give, for each 1/25 s from the first frame on, the frame nearest in time."""
-    done, start, previous = 0, 0.0, None
+def _at_25_fps(frames: Iterator[av.VideoFrame], start: float, first: int, last: int | None) -> Iterator[av.VideoFrame]:
+    """Give, for each 1/25 s after ``start`` from number ``first`` to before ``last``, the frame nearest in time."""
+    done, previous, stop = first, None, np.inf if last is None else last
     for frame in frames:
-        if previous is None:
-            start = frame.time
-        else:
+        if previous is not None:
             middle = (previous.time + frame.time) / 2 - start
-            while done < middle * FPS:
+            while done < min(middle * FPS, stop):
                 yield previous
                 done += 1
+        if done >= stop:
+            return
         previous = frame
     if previous is not None:
-        for _ in range(done, round((previous.time + _duration(previous) - start) * FPS)):
+        for _ in range(done, min(round((previous.time + _duration(previous) - start) * FPS), stop)):
             yield previous
 
 
-def _decode_audio(path: str, container, stream) -> np.ndarray:
-    """Decode, resample and average one audio stream, shifted so that 0 is the start of the video."""
-    to_16k = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-    start = end = None
-    pieces = []
-    for frame in container.decode(stream):
-        start = frame.time if start is None else start
-        end = frame.time + frame.samples / frame.sample_rate
-        pieces += to_16k.resample(frame)
-    if start is None:
-        return np.zeros(0, np.float32)
-    _check_end(path, stream, end)
-    wave = _mean_of_channels(pieces + to_16k.resample(None))
+def _decode_audio(path: str, container, stream, first: int, last: int | None, partial: bool, say: Say) -> np.ndarray:
+    """Samples ``first`` to ``last`` of one audio stream, counted from the start of the video."""
+    if (stream.rate, stream.channels) != (SAMPLE_RATE, 1):
+        say(f"sound of {stream.rate} Hz, {stream.channels} channels converted to {SAMPLE_RATE} Hz mono")
     video = [s for s in container.streams.video if not _is_cover(s)]
-    late = round((start - _start(video[0])) * SAMPLE_RATE) if video else 0
-    return np.pad(wave, (late, 0)) if late > 0 else wave[-late:]
+    origin = _start((video or [stream])[0])
+    begin = origin + first / SAMPLE_RATE - _MARGIN if first else -np.inf
+    until = np.inf if last is None else origin + last / SAMPLE_RATE + _MARGIN
+    # no seeking: AAC fills bands with noise that depends on all frames before
+    frames = itertools.takewhile(lambda frame: frame.time < until, _decoded(path, container, stream, partial and say))
+    frames = itertools.dropwhile(lambda frame: frame.time < begin, frames)
+    stretches = [(round((time - origin) * SAMPLE_RATE) - first, wave) for time, wave in _stretches(frames)]
+    if stretches and stretches[0][0] > _MAX_GAP_SECONDS * SAMPLE_RATE:
+        raise MediaError(path, f"sound that begins {stretches[0][0] / SAMPLE_RATE:.0f} s late", "sound beside the video", "convert it again")
+    wave = np.zeros(max([at + len(stretch) for at, stretch in stretches] + [0]), np.float32)
+    for at, stretch in stretches:
+        wave[max(at, 0) : max(at + len(stretch), 0)] = stretch[max(-at, 0) :]
+    return wave[: None if last is None else last - first]
+
+
+def _stretches(frames: Iterable[av.AudioFrame]) -> Iterator[tuple[float, np.ndarray]]:
+    """Stretches of sound without a pause in their timestamps: start in seconds, samples (T,) at 16 kHz."""
+    start = end = None
+    for frame in frames:
+        if start is not None and frame.time > end + 1 / FPS:
+            yield start, _mean_of_channels(pieces + to_16k.resample(None))
+            start = None
+        if start is None:
+            start, pieces, to_16k = frame.time, [], av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+        end = frame.time + _duration(frame)
+        pieces += to_16k.resample(frame)
+    if start is not None:
+        yield start, _mean_of_channels(pieces + to_16k.resample(None))
 
 
 def _mean_of_channels(frames: list[av.AudioFrame]) -> np.ndarray:
     return np.concatenate([f.to_ndarray().mean(0, dtype=np.float32) for f in frames])
 
 
-def _read_soundfile(path: str) -> np.ndarray:
-    """Read a wav or flac file to 16 kHz mono."""
+def _read_soundfile(path: str, first: int, last: int | None, partial: bool, say: Say) -> np.ndarray:
+    """Samples ``first`` to ``last`` (at 16 kHz) of a wav or flac file."""
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
-            wave, rate, declared = file.read(dtype="float32", always_2d=True), file.samplerate, file.frames
+            rate, declared = file.samplerate, file.frames
+            if (rate, file.channels) != (SAMPLE_RATE, 1):
+                say(f"sound of {rate} Hz, {file.channels} channels converted to {SAMPLE_RATE} Hz mono")
+            begin, stop = (declared if x is None else min(round(x * rate / SAMPLE_RATE), declared) for x in (first, last))
+            file.seek(begin)
+            blocks = file.blocks(10 * rate, frames=stop - begin, dtype="float32", always_2d=True)
+            mono = np.concatenate([np.zeros(0, np.float32), *(block.mean(1, dtype=np.float32) for block in blocks)])
     except (soundfile.LibsndfileError, RuntimeError) as error:
         fix = "the file is corrupt or in another format: convert it again"
         raise MediaError(path, f"undecodable data ({error})", "a wav or flac file", fix) from error
-    if len(wave) < declared:
-        raise MediaError(path, f"{len(wave)} samples", f"{declared} as its header says", "fetch it again")
-    mono = wave.mean(1, dtype=np.float32)
+    if len(mono) < stop - begin and not partial:
+        raise MediaError(path, f"{len(mono)} samples", f"{stop - begin} as its header says", "fetch it again")
     return mono if rate == SAMPLE_RATE or not len(mono) else _resample(mono, rate)
 
 

@@ -1,7 +1,8 @@
-"""Additive noise at an exact signal-to-noise ratio, babble, and fixed noise lists for evaluation.
+"""Additive noise at an exact signal-to-noise ratio, babble, noise for training, and fixed noise lists for evaluation.
 
 An SNR is a number of decibels or None (clean); 0 means 0 dB. A noise list has one line
-``utterance noise_path offset_in_samples snr_in_dB``: evaluation with it repeats exactly.
+``utterance noise_path offset_in_samples snr_in_dB``: evaluation with it repeats exactly. Its files, and those of a list
+for training (a line ``kind path`` each), are 16 kHz mono wav or flac, so that any part of them can be read alone.
 
 Shapes: T samples at 16 kHz.
 """
@@ -14,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from espnet2_avsr_llm.data.atomic import write_text
+from espnet2_avsr_llm.data.media import SAMPLE_RATE, read_audio
 
+_DRAWS = 100  # of noise that is not silent
 N_TALKERS = 30  # of a babble, as in AV-HuBERT (arXiv:2201.02184)
 
 
@@ -81,17 +84,83 @@ def named_rng(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
-def noise_list(utts: Sequence[str], path: str, n_samples: int, snr: float, seed: int) -> dict[str, NoiseEntry]:
-    """Draw where each utterance's noise starts; the same at every SNR, so that conditions compare.
+def read_noise(path: str | os.PathLike, offset: int, n_samples: int) -> np.ndarray:
+    """Read a part of a noise file, which begins again where it ends.
+
+    Returns:
+        (n_samples,) float32.
+
+    Raises:
+        ValueError: the file is not 16 kHz mono, or empty.
+    """
+    import soundfile
+
+    with soundfile.SoundFile(path) as file:
+        if (file.samplerate, file.channels) != (SAMPLE_RATE, 1) or not file.frames:
+            found = f"{file.frames} samples of {file.samplerate} Hz, {file.channels} channels"
+            raise ValueError(f"{path}: found {found}; expected {SAMPLE_RATE} Hz mono noise: convert it, or make the lists again (stage 5)")
+        part, done = np.empty(n_samples, np.float32), 0
+        file.seek(offset % file.frames)
+        while done < n_samples:
+            piece = file.read(n_samples - done, dtype="float32")
+            part[done : done + len(piece)] = piece
+            done += len(piece)
+            file.seek(0)
+    return part
+
+
+def draw_noise(files: Sequence[tuple[str, int]], n_samples: int, rng: np.random.Generator) -> tuple[str, int]:
+    """Draw a file and an offset in it, where the noise is not silent for ``n_samples``.
 
     Args:
-        utts: utterance ids.
-        path: noise file.
-        n_samples: its length.
-        snr: dB.
-        seed: the draw depends on it and the utterance id alone.
+        files: path and number of samples of each.
+        n_samples: of the utterance.
+        rng: of the draw.
+
+    Raises:
+        ValueError: a hundred draws met silence only.
     """
-    return {utt: NoiseEntry(path, int(named_rng(seed, utt).integers(n_samples)), snr) for utt in utts}
+    for _ in range(_DRAWS):
+        path, length = files[0] if len(files) == 1 else files[int(rng.integers(len(files)))]
+        offset = int(rng.integers(length))
+        if read_noise(path, offset, n_samples).any() or not n_samples:
+            return path, offset
+    raise ValueError(f"{_DRAWS} draws of noise from {len(files)} files met only silence, the last in {path}: expected sound, use other noise")
+
+
+class NoiseSource:
+    """Noise for training.
+
+    Args:
+        path: a sound file of any kind, or a list (``.txt``) with a line ``kind path`` for each noise file; all kinds
+            are drawn equally often, and all files of a kind.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._wave: np.ndarray | None = None
+        self._kinds: list[list[tuple[str, int]]] = []
+        if not path.endswith(".txt"):
+            self._wave = read_audio(path)
+            return
+        kinds: dict[str, list[tuple[str, int]]] = {}
+        with open(path, encoding="utf-8") as lines:
+            for kind, file in (line.rstrip("\n").split(maxsplit=1) for line in lines):
+                kinds.setdefault(kind, []).append((file, _length(file)))
+        self._kinds = list(kinds.values())
+
+    def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """A part of the noise (n_samples,)."""
+        if self._wave is not None:
+            start = int(rng.integers(len(self._wave)))
+            return np.take(self._wave, np.arange(start, start + n_samples), mode="wrap")
+        files = self._kinds[0] if len(self._kinds) == 1 else self._kinds[int(rng.integers(len(self._kinds)))]
+        return read_noise(*draw_noise(files, n_samples, rng), n_samples)
+
+
+def _length(path: str) -> int:
+    import soundfile
+
+    return soundfile.info(path).frames
 
 
 def write_noise_list(path: str | os.PathLike, entries: Mapping[str, NoiseEntry]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from espnet2_avsr_llm.data.filterbank import stacked_filterbanks
-from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME, read_audio
-from espnet2_avsr_llm.data.noise import mix, named_rng
+from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME
+from espnet2_avsr_llm.data.noise import NoiseSource, mix, named_rng
 from espnet2_avsr_llm.data.transforms import adaptive_time_mask, center_crop, hflip, normalise, random_crop
 
 
@@ -21,7 +21,7 @@ class Augmentation:
     """Training augmentation; the defaults are those of the released programs.
 
     Attributes:
-        noise_file: babble noise, 16 kHz; None trains without noise.
+        noise_file: noise, or a list of noise files (``noise.NoiseSource``); None trains without.
         snrs: signal-to-noise ratios in dB, one drawn per utterance and epoch; None is clean.
         time_mask: mask spans of sound (up to 0.4 s per second) and video (up to 10 frames per second).
         hflip: mirror half of the videos (claimed by the papers, absent from the released programs).
@@ -75,7 +75,7 @@ def _augment_speech(speech: np.ndarray, rng: np.random.Generator, augmentation: 
     if noise is None:
         return speech
     snr = augmentation.snrs[rng.integers(len(augmentation.snrs))]
-    return mix(speech, noise, snr, offset=int(rng.integers(len(noise))))
+    return speech if snr is None or not len(speech) else mix(speech, noise.draw(len(speech), rng), snr)
 
 
 def cut_or_pad(speech: np.ndarray, length: int) -> np.ndarray:
@@ -96,7 +96,7 @@ class Preprocessor:
     def __init__(self, tokens, augmentation: Augmentation | None, seed: int, filterbanks: bool = False):
         self.tokens, self.augmentation, self.seed, self.filterbanks = tokens, augmentation, seed, filterbanks
         self.epoch = 0
-        self._noise = read_audio(augmentation.noise_file) if augmentation and augmentation.noise_file else None
+        self._noise = NoiseSource(augmentation.noise_file) if augmentation and augmentation.noise_file else None
 
     def __call__(self, utt: str, data: dict[str, Any]) -> dict[str, np.ndarray]:
         """Model inputs of one utterance, and ``text`` (L,) ids without BOS and EOS."""

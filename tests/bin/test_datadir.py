@@ -1,10 +1,11 @@
-"""Data directories: what is checked, repaired and dropped."""
+"""Data directories: what is checked, repaired, dropped and combined."""
 
 import json
 
 import pytest
 
 from espnet2_avsr_llm.bin import datadir
+from espnet2_avsr_llm.data.tables import read_dir, read_table, write_dir
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def data(tmp_path):
     for utt in ("s1_a", "s1_b", "s2_c"):
         (tmp_path / f"{utt}.wav").write_bytes(b"x")
     folder = tmp_path / "data"
-    datadir.write_dir(
+    write_dir(
         folder,
         {
             "wav.scp": {utt: str(tmp_path / f"{utt}.wav") for utt in ("s2_c", "s1_a", "s1_b")},
@@ -43,57 +44,108 @@ def test_filter_keeps_the_usable_and_says_why_not_the_others(data, tmp_path):
 
 
 def test_filter_uses_frames_where_there_is_no_sound(data, tmp_path):
-    (data / "utt2num_samples").unlink()
+    for old, new in (("wav.scp", "video.scp"), ("utt2num_samples", "utt2num_frames")):
+        (data / old).rename(data / new)
     (data / "utt2num_frames").write_text("s1_a 24\ns1_b 25\ns2_c 25\n")
     datadir.main(["filter", "--in_dir", str(data), "--out_dir", str(tmp_path / "out"), "--min_wav_duration", "1"])
     assert (tmp_path / "out" / "utt2num_frames").read_text() == "s1_b 25\n"
 
 
 def test_filter_refuses_to_drop_everything(data, tmp_path):
-    with pytest.raises(SystemExit, match="all 3 utterances would be dropped"):
+    with pytest.raises(SystemExit, match="all utterances would be dropped, one because: .*empty text"):
         datadir.main(["filter", "--in_dir", str(data), "--out_dir", str(tmp_path / "out"), "--min_wav_duration", "9"])
 
 
-def test_validate_lists_every_problem(data, caplog):
-    (data / "text").write_text("s2_c x\ns1_a y\n")
+def test_validate_lists_every_problem_with_its_line(data, caplog):
+    (data / "text").write_text("s2_c x\ns1_a y\ns2_c z\n")
     (data / "utt2spk").unlink()
     (data.parent / "s1_b.wav").unlink()
-    with pytest.raises(SystemExit, match="4 problems"):
+    (data / "utt2num_samples").write_text("s1_a 16000\ns1_b\n\n")
+    with pytest.raises(SystemExit, match="8 problems"):
         datadir.main(["validate", str(data)])
-    for part in ("utt2spk is missing", "text is not sorted", "text lacks 1 of 3 ids: s1_b", "wav.scp: s1_b: no file"):
+    for part in ("utt2spk is missing", "text:3: s2_c is there already in line 1", "text is not sorted", "text lacks 1 ids: s1_b"):
+        assert part in caplog.text
+    for part in ("wav.scp:2: s1_b: no file", "utt2num_samples:2: s1_b has no value", "utt2num_samples:3: an empty line"):
         assert part in caplog.text
 
 
 @pytest.mark.parametrize("bad", ["a/b", "-a", ".a"])
 def test_ids_that_cannot_be_file_names_are_problems(data, bad):
-    tables = datadir.read_dir(data)
+    tables = read_dir(data)
     for table in tables.values():
         table[bad] = table["s1_a"]
-    datadir.write_dir(data, tables)
-    assert any(repr(bad) in problem for problem in datadir.problems(data))
+    write_dir(data, tables)
+    assert any(f"{bad}: the id holds a slash" in problem for problem in datadir.problems(data))
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Directories train, valid and test of two utterances each, with files and recordings of their own."""
+
+    def write(name, **changes):
+        utts = [f"{name}{i}" for i in range(2)]
+        tables = {table: {utt: f"{utt}{table[4:]}" for utt in utts} for table in ("wav.scp", "text", "utt2spk", "utt2video")}
+        tables["wav.scp"] = {utt: str(tmp_path / f"{utt}.wav") for utt in utts}
+        for table, (old, new) in changes.items():
+            tables[table.replace("_", ".")][old] = new
+        for path in tables["wav.scp"].values():
+            (tmp_path / path).touch()
+        write_dir(tmp_path / name, tables)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_sets_that_share_nothing_are_valid(sets, caplog):
+    datadir.main(["validate", sets("train"), sets("valid"), "--test", sets("test")])
+    assert "share" not in caplog.text
+
+
+@pytest.mark.parametrize("what", ["recording", "file"])
+def test_sharing_with_a_test_set_is_an_error_and_with_others_a_warning(sets, caplog, tmp_path, what):
+    table, value = ("utt2video", "test1video") if what == "recording" else ("wav_scp", str(tmp_path / "test1.wav"))
+    train, test = sets("train", **{table: ("train0", value)}), sets("test")
+    if what == "recording":
+        test = sets("test", utt2video=("test1", "test1video"))
+    datadir.main(["validate", train, test])
+    assert f"{test} and {train} share 1" in caplog.text or f"{train} and {test} share 1" in caplog.text
+    with pytest.raises(SystemExit, match="1 problems"):
+        datadir.main(["validate", train, "--test", test])
+    assert "train0 (" in caplog.text or "test1 (" in caplog.text
+
+
+def test_combine(sets, tmp_path):
+    one, other = sets("train"), sets("more")
+    (tmp_path / "more" / "utt2video").unlink()
+    datadir.main(["combine", one, other, "--out_dir", str(tmp_path / "all")])
+    assert list(read_table(tmp_path / "all" / "text")) == ["more0", "more1", "train0", "train1"]
+    assert not (tmp_path / "all" / "utt2video").exists() and (tmp_path / "all" / "spk2utt").exists()
+    with pytest.raises(SystemExit, match="train0 is in more than one"):
+        datadir.main(["combine", one, one, "--out_dir", str(tmp_path / "twice")])
+    assert not (tmp_path / "twice" / "text").exists()
 
 
 def test_duplicate_ids_are_named_with_their_line(data):
     (data / "text").write_text("s1_a x\ns1_b y\ns1_a z\n")
     with pytest.raises(ValueError, match=r"text: 1 ids occur more than once: s1_a \(line 3\)"):
-        datadir.read_dir(data)
+        read_dir(data)
 
 
 def test_fix_sorts_and_intersects(data):
     (data / "text").write_text("s2_c x\ns1_a  y z \n")
     datadir.main(["fix", str(data)])
     assert (data / "text").read_text() == "s1_a y z\ns2_c x\n"
-    assert set(datadir.read_table(data / "wav.scp")) == {"s1_a", "s2_c"}
+    assert set(read_table(data / "wav.scp")) == {"s1_a", "s2_c"}
     assert datadir.problems(data) == []
 
 
 @pytest.fixture
 def audiovisual(data):
     """The data with video of the same files; s1_a lacks sound, s1_b lacks both."""
-    table = datadir.read_table(data / "wav.scp")
+    table = read_table(data / "wav.scp")
     frames = {"s1_a": "25", "s1_b": "0", "s2_c": "25"}
-    datadir.write_dir(data, {"video.scp": {**table, "s1_b": "-"}, "wav.scp": {**table, "s1_a": "-", "s1_b": "-"}, "utt2num_frames": frames})
-    datadir.write_dir(data, {"utt2num_samples": {"s1_a": "0", "s1_b": "0", "s2_c": "16000"}, "text": dict.fromkeys(table, "x")})
+    write_dir(data, {"video.scp": {**table, "s1_b": "-"}, "wav.scp": {**table, "s1_a": "-", "s1_b": "-"}, "utt2num_frames": frames})
+    write_dir(data, {"utt2num_samples": {"s1_a": "0", "s1_b": "0", "s2_c": "16000"}, "text": dict.fromkeys(table, "x")})
     return data
 
 

@@ -1,4 +1,4 @@
-"""Stage 3: lengths, broken files, resuming after a kill."""
+"""Stage 3: lengths, broken and incomplete files, segments, parts, resuming after a kill."""
 
 import json
 import os
@@ -16,132 +16,227 @@ import pytest
 import soundfile
 
 from espnet2_avsr_llm.bin import dump
-from espnet2_avsr_llm.data.media import read_audio, read_roi
-from espnet2_avsr_llm.data.roi import MouthROI, NoFaceError, models
+from espnet2_avsr_llm.data.media import read_audio, read_roi, write_roi
+from espnet2_avsr_llm.data.roi import landmarks, models
 
 
-def make_clip(path, n_frames=10, seconds=0.4):
-    """A grey video with a tone of another length."""
+def make_clip(path, n_frames=10, seconds=0.4, level=None):
+    """A grey video (frame i at level 10 i, or all at `level`; none where n_frames is 0) with a tone of another length (none at 0)."""
     with av.open(str(path), "w") as out:
-        video, audio = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=16000, layout="mono")
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        if n_frames:
+            video = out.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt, video.gop_size = 64, 48, "yuv420p", 12
+        if seconds:
+            audio = out.add_stream("aac", rate=16000, layout="mono")
         for i in range(n_frames):
-            out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * i % 250, np.uint8), format="rgb24")))
-        out.mux(video.encode())
-        wave = 0.5 * np.sin(np.arange(round(16000 * seconds)) / 5, dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
-        out.mux(audio.encode(frame))
-        out.mux(audio.encode())
+            picture = np.full((48, 64, 3), 10 * i % 250 if level is None else level, np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        if n_frames:
+            out.mux(video.encode())
+        if seconds:
+            wave = 0.5 * np.sin(np.arange(round(16000 * seconds)) / 5, dtype=np.float32)
+            frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+            out.mux(audio.encode(frame))
+            out.mux(audio.encode())
 
 
-def write_tables(folder, media, names=("wav.scp", "video.scp")):
+def write_tables(folder, media, names=("wav.scp", "video.scp"), **more):
     folder.mkdir(exist_ok=True)
     for name in names:
         (folder / name).write_text("".join(f"{utt} {path}\n" for utt, path in media.items()))
     (folder / "text").write_text("".join(f"{utt} hello {utt}\n" for utt in media))
     (folder / "utt2spk").write_text("".join(f"{utt} {utt[:2]}\n" for utt in media))
+    for name, table in more.items():
+        (folder / name).write_text("".join(f"{utt} {table[utt]}\n" for utt in media))
 
 
 def table(path):
     return dict(line.split(" ", 1) for line in path.read_text().splitlines())
 
 
+def failures(out):
+    return {row["utt"]: row["reason"] for row in map(json.loads, (out / "failed.jsonl").read_text().splitlines())}
+
+
+def contents(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+class BrightTrack:
+    """Finds a face where the picture is not black; its mouth is where the picture is."""
+
+    faces = 1
+
+    def __call__(self, frame):
+        rng = np.random.default_rng(0)
+        return rng.uniform((10, 10), (50, 40), (68, 2)) if frame.any() else None
+
+
+class BrightBackend:
+    def track(self, path, first):
+        return BrightTrack()
+
+
 @pytest.fixture
-def no_face_models(monkeypatch):
-    """A crop that needs no model: the frame's grey level; black first frames beyond 100 frames have no face."""
-
-    def mouth_roi(frames, backend="litert", stride=1):
-        if len(frames) > 100:
-            raise NoFaceError("found no face")
-        levels = np.repeat(frames[:, :1, :1, 0], 96 * 96, 2).reshape(-1, 96, 96)
-        return MouthROI(levels, np.zeros((len(frames), 2, 3)), np.ones(len(frames), bool))
-
-    monkeypatch.setattr("espnet2_avsr_llm.data.roi.mouth_roi", mouth_roi)
+def bright(monkeypatch):
+    """A landmark backend that needs no model."""
+    monkeypatch.setitem(landmarks.BACKENDS, "bright", lambda argument: BrightBackend())
+    landmarks.get_backend.cache_clear()
+    return ["--landmarks", "bright"]
 
 
-def test_sound_and_video_have_equal_length(tmp_path, no_face_models, caplog):
+def run(folder, *more, out="out"):
+    return dump.main(["--in_dir", str(folder / "in"), "--out_dir", str(folder / out), *map(str, more)])
+
+
+def test_sound_and_video_have_equal_length(tmp_path, bright, caplog):
     clips = {"s1_a": (10, 0.38), "s1_b": (10, 0.9), "s2_c": (20, 0.4)}
     for utt, lengths in clips.items():
         make_clip(tmp_path / f"{utt}.mp4", *lengths)
-    write_tables(tmp_path / "in", {utt: tmp_path / f"{utt}.mp4" for utt in clips})
+    write_tables(tmp_path / "in", {utt: tmp_path / f"{utt}.mp4" for utt in clips}, utt2video={utt: f"v{utt}" for utt in clips})
     out = tmp_path / "out"
-    assert dump.main(["--in_dir", str(tmp_path / "in"), "--out_dir", str(out)]) == 0
+    assert run(tmp_path, *bright) == 0
     assert table(out / "utt2num_frames") == {"s1_a": "10", "s1_b": "10", "s2_c": "20"}
     assert table(out / "utt2num_samples") == {"s1_a": "6400", "s1_b": "6400", "s2_c": "12800"}
     assert (out / "spk2utt").read_text() == "s1 s1_a s1_b\ns2 s2_c\n"
-    assert table(out / "text")["s2_c"] == "hello s2_c" and (out / "failed.jsonl").read_text() == ""
+    assert table(out / "text")["s2_c"] == "hello s2_c" and table(out / "utt2video")["s2_c"] == "vs2_c" and failures(out) == {}
     for utt, (frames, _) in clips.items():
         assert len(read_audio(table(out / "wav.scp")[utt])) == 640 * frames
         assert read_roi(table(out / "video.scp")[utt]).shape == (frames, 96, 96)
-    assert "s1_a" not in caplog.text  # within 0.2 s
-    assert re.search("s1_b: sound of 0.9. s, video of 0.40 s: the sound is cut", caplog.text)
-    assert re.search("s2_c: sound of 0.4. s, video of 0.80 s: the sound is padded", caplog.text)
+        with np.load(out / "data" / utt[:2] / f"{utt}.npz", allow_pickle=False) as geometry:
+            assert geometry["transforms"].shape == (frames, 2, 3) and geometry["has_face"].shape == (frames,)
+    assert re.search("sound of 0.9. s, video of 0.40 s: sound cut", caplog.text)
+    assert re.search("sound of 0.4. s, video of 0.80 s: sound padded", caplog.text)
+    report = json.loads((out / "report.json").read_text())
+    assert report["utterances_by_note"] == {"sound cut to the video": 1, "sound padded to the video": 1}
+    assert report["frames"] == 40 and report["hours"] == {"sound": round(1.6 / 3600, 4), "video": round(1.6 / 3600, 4)}
 
 
-def test_what_an_utterance_lacks_stays_missing(tmp_path, no_face_models):
-    make_clip(tmp_path / "a.mp4")
-    write_tables(tmp_path / "in", {utt: tmp_path / "a.mp4" for utt in ("both", "deaf", "mute", "none")})
-    for name, without in (("wav.scp", ("deaf", "none")), ("video.scp", ("mute", "none"))):
-        rows = table(tmp_path / "in" / name)
-        (tmp_path / "in" / name).write_text("".join(f"{u} {'-' if u in without else path}\n" for u, path in rows.items()))
-    out = tmp_path / "out"
-    for _ in range(2):  # the second time from what is there
-        assert dump.main(["--in_dir", str(tmp_path / "in"), "--out_dir", str(out)]) == 3
-        assert json.loads((out / "failed.jsonl").read_text()) == {"utt": "none", "reason": "neither sound nor video"}
-        assert (table(out / "wav.scp")["deaf"], table(out / "video.scp")["mute"]) == ("-", "-")
-        samples = table(out / "utt2num_samples")
-        assert (samples["both"], samples["deaf"]) == ("6400", "0") and int(samples["mute"]) >= 6400  # whole, with no video to align to
-        assert table(out / "utt2num_frames") == {"both": "10", "deaf": "10", "mute": "0"}
-
-
-def test_broken_files_are_listed_and_the_rest_is_dumped(tmp_path, no_face_models):
+def test_broken_files_are_listed_and_the_rest_is_dumped(tmp_path, bright):
     make_clip(tmp_path / "good.mp4")
-    make_clip(tmp_path / "faceless.mp4", n_frames=101, seconds=4)
+    make_clip(tmp_path / "faceless.mp4", level=0)
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
     media = {"a_good": "good", "b_text": "text", "c_face": "faceless", "d_none": "none"}
     write_tables(tmp_path / "in", {utt: tmp_path / f"{name}.mp4" for utt, name in media.items()})
     out = tmp_path / "out"
     for _ in range(2):  # a second run finds the same
-        assert dump.main(["--in_dir", str(tmp_path / "in"), "--out_dir", str(out)]) == 3
-        failed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
-        assert [row["utt"] for row in failed] == ["b_text", "c_face", "d_none"]
-        assert all(str(tmp_path) in row["reason"] for row in failed)
-        assert "no face" in failed[1]["reason"] and "no such file" in failed[2]["reason"]
+        assert run(tmp_path, *bright) == 3
+        failed = failures(out)
+        assert list(failed) == ["b_text", "c_face", "d_none"]
+        assert all(str(tmp_path) in reason for reason in failed.values())
+        assert "no face" in failed["c_face"] and "no such file" in failed["d_none"]
         for name in ("wav.scp", "video.scp", "text", "utt2spk", "utt2num_samples", "utt2num_frames"):
             assert list(table(out / name)) == ["a_good"]
+    make_clip(tmp_path / "none.mp4")  # the file has come: tried again
+    assert run(tmp_path, *bright) == 3 and list(failures(out)) == ["b_text", "c_face"] and "d_none" in table(out / "text")
 
 
-def test_finished_files_are_left_alone_and_missing_ones_made(tmp_path, no_face_models):
-    for name in "ab":
-        make_clip(tmp_path / f"{name}.mp4")
+def make_incomplete(folder):
+    """Clips of which one lacks sound, one video, one a face."""
+    for name, frames, seconds, level in (("full", 10, 0.4, 90), ("mute", 10, 0, 90), ("dark", 0, 0.4, 90), ("hidden", 10, 0.4, 0)):
+        make_clip(folder / f"{name}.mp4", frames, seconds, level)
+    write_tables(folder / "in", {name: folder / f"{name}.mp4" for name in ("dark", "full", "hidden", "mute")})
+
+
+def test_incomplete_utterances_fail(tmp_path, bright):
+    make_incomplete(tmp_path)
+    assert run(tmp_path, *bright) == 3
+    reasons = failures(tmp_path / "out")
+    assert list(reasons) == ["dark", "hidden", "mute"]
+    assert "no video" in reasons["dark"] and "no face" in reasons["hidden"] and "no audio" in reasons["mute"]
+
+
+def test_incomplete_utterances_are_marked_if_asked(tmp_path, bright):
+    make_incomplete(tmp_path)
+    out = tmp_path / "out"
+    assert run(tmp_path, *bright, "--on_missing", "mark") == 0
+    missing = {name: [utt for utt, path in table(out / name).items() if path == "-"] for name in ("wav.scp", "video.scp")}
+    assert missing == {"wav.scp": ["mute"], "video.scp": ["dark", "hidden"]}
+    assert table(out / "utt2num_samples") == {"dark": "7168", "full": "6400", "hidden": "7168", "mute": "0"}  # AAC pads
+    assert table(out / "utt2num_frames") == {"dark": "0", "full": "10", "hidden": "0", "mute": "10"}
+    notes = json.loads((out / "report.json").read_text())["utterances_by_note"]
+    assert notes == {"no face": 1, "no sound": 1, "no video": 1}
+    assert not (out / "data/hi/hidden.mp4").exists() and not (out / "tmp").exists()
+    in_again = tmp_path / "again"
+    in_again.mkdir()
+    for name in ("wav.scp", "video.scp", "text", "utt2spk"):
+        (in_again / name).write_text((out / name).read_text())
+    settings = ["--crop", "given"]  # marks are understood as well as given
+    assert dump.main(["--in_dir", str(in_again), "--out_dir", str(tmp_path / "out2"), *settings]) == 0
+    assert table(tmp_path / "out2/utt2num_frames") == table(out / "utt2num_frames")
+
+
+def test_nothing_at_all_fails(tmp_path, bright):
+    write_tables(tmp_path / "in", {"a": "-"})
+    assert run(tmp_path, *bright, "--on_missing", "mark") == 3
+    assert "neither sound nor video" in failures(tmp_path / "out")["a"]
+
+
+def test_given_crops_are_copied_as_they_are(tmp_path):
+    write_roi(tmp_path / "mouth.mp4", np.random.default_rng(0).integers(0, 256, (12, 96, 96), dtype=np.uint8))
+    make_clip(tmp_path / "face.mp4")
+    write_tables(tmp_path / "in", {"a": tmp_path / "mouth.mp4", "b": tmp_path / "face.mp4"}, names=["video.scp"])
+    assert run(tmp_path, "--crop", "given") == 3
+    assert (tmp_path / "out/data/a/a.mp4").read_bytes() == (tmp_path / "mouth.mp4").read_bytes()
+    assert "64x48" in failures(tmp_path / "out")["b"] and table(tmp_path / "out/utt2num_frames") == {"a": "12"}
+
+
+def test_segments_are_cut_out(tmp_path, bright):
+    make_clip(tmp_path / "long.mp4", n_frames=100, seconds=4.0)
+    spans = {"a0": "0 -1", "a1": "0.48 1.0", "a2": "2 3.96", "a3": "3 9"}
+    write_tables(tmp_path / "in", dict.fromkeys(spans, tmp_path / "long.mp4"), utt2segment=spans)
+    assert run(tmp_path, *bright) == 3
+    out = tmp_path / "out"
+    assert list(failures(out)) == ["a3"] and "ends at 4.00 s; expected 9.00 s" in failures(out)["a3"]
+    assert table(out / "utt2num_frames") == {"a0": "100", "a1": "13", "a2": "49"}
+    assert table(out / "utt2num_samples") == {"a0": "64000", "a1": "8320", "a2": "31360"}
+    whole = read_audio(table(out / "wav.scp")["a0"])
+    assert np.abs(read_audio(table(out / "wav.scp")["a2"]) - whole[32000 : 32000 + 31360]).max() < 1e-3
+    with np.load(out / "data/a0/a0.npz") as geometry, np.load(out / "data/a2/a2.npz") as part:
+        assert (part["has_face"] == geometry["has_face"][50:99]).all()
+
+
+def test_truncated_files_are_used_as_far_as_they_go_if_asked(tmp_path, bright):
+    make_clip(tmp_path / "a.mkv", n_frames=100, seconds=4.0)
+    content = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "a.mkv").write_bytes(content[: len(content) // 2])
+    write_tables(tmp_path / "in", {"a": tmp_path / "a.mkv"})
+    assert run(tmp_path, *bright) == 3
+    assert run(tmp_path, *bright, "--allow_partial", out="partial") == 0
+    assert 10 < int(table(tmp_path / "partial/utt2num_frames")["a"]) < 90
+    assert any("video is used as far" in note for note in json.loads((tmp_path / "partial/report.json").read_text())["utterances_by_note"])
+
+
+def test_finished_files_are_left_alone_and_changed_sources_dumped_again(tmp_path, bright):
+    for name in "abc":
+        make_clip(tmp_path / f"{name}.mp4", level=90)
     write_tables(tmp_path / "in", {name: tmp_path / f"{name}.mp4" for name in "ab"})
-    arguments = ["--in_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / "out")]
-    dump.main(arguments)
+    run(tmp_path, *bright)
     files = sorted((tmp_path / "out" / "data").rglob("*.*"))
-    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+    before = {file: file.stat().st_mtime_ns for file in files}
     assert len(files) == 6
-    lost = tmp_path / "out/data/b/b.npz"
-    lost.unlink()
-    lost.with_name(".b.mp4.123.tmp").write_bytes(b"half")
-    dump.main(arguments)
-    after = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in sorted((tmp_path / "out" / "data").rglob("*.*"))}
-    assert {file: content for file, (content, _) in after.items()} == {file: content for file, (content, _) in before.items()}
-    assert [file.stem for file in files if before[file] == after[file]] == ["a"] * 3
+    (tmp_path / "in" / "wav.scp").write_text(f"a {tmp_path}/a.mp4\nb {tmp_path}/c.mp4\n")
+    run(tmp_path, *bright)
+    assert [file.stem for file in files if before[file] == file.stat().st_mtime_ns] == ["a"] * 3
 
 
-@pytest.mark.parametrize("change, message", [("missing", "differ in 1 ids"), ("slash", "no slash"), ("dots", "no slash")])
+def test_other_settings_are_not_mixed_in(tmp_path, bright):
+    make_clip(tmp_path / "a.mp4", level=90)
+    write_tables(tmp_path / "in", {"a": tmp_path / "a.mp4"})
+    run(tmp_path, *bright)
+    with pytest.raises(SystemExit, match="'crop': 'auto_avsr'.*'crop': 'avhubert'"):
+        run(tmp_path, *bright, "--crop", "avhubert")
+
+
+@pytest.mark.parametrize("change, message", [("missing", "different ids in line 2, {'wav.scp': '', 'video.scp': 'b'"), ("slash", "no slash"), ("dots", "no slash")])
 def test_tables_that_disagree_and_ids_that_are_no_file_names(tmp_path, change, message):
     utt = {"missing": "b", "slash": "x/y", "dots": "..x"}[change]
-    write_tables(tmp_path / "in", {"a": "a.wav", utt: "b.wav"}, names=["wav.scp"])
+    write_tables(tmp_path / "in", dict(sorted({"a": "a.wav", utt: "b.wav"}.items())))
     if change == "missing":
         (tmp_path / "in" / "wav.scp").write_text("a a.wav\n")
     with pytest.raises(ValueError, match=message):
-        dump.main(["--in_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / "out")])
-
-
-def contents(folder):
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+        run(tmp_path)
 
 
 def make_sounds(folder, n):
@@ -151,27 +246,61 @@ def make_sounds(folder, n):
     write_tables(folder / "in", {f"u{i:03}": folder / f"u{i:03}.wav" for i in range(n)}, names=["wav.scp"])
 
 
-def test_killed_runs_end_like_an_undisturbed_one(tmp_path, monkeypatch):
-    """Sound only, two processes; killed as soon as some, but not all, files are there."""
-    make_sounds(tmp_path, 60)
+@pytest.mark.parametrize("parts", [1, 2, 7, 20])
+def test_parts_in_any_order_equal_one_run(tmp_path, monkeypatch, parts):
+    make_sounds(tmp_path, 10)
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-m", "espnet2_avsr_llm.bin.dump", "--in_dir", "in", "--nj", "2", "--out_dir"]
-    environment = dict(os.environ, PYTHONPATH=str(Path(dump.__file__).parents[2]))
-    for fewest in (5, 25):
-        process = subprocess.Popen([*command, "out"], env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(Path("out").rglob("*.flac"))) < fewest:
-            time.sleep(0.01)
+    assert dump.main(["--in_dir", "in", "--out_dir", "whole"]) == 0
+    for job in reversed(range(1, parts + 1)):
+        with pytest.raises(SystemExit, match="not in out yet"):
+            dump.main(["--in_dir", "in", "--out_dir", "out", "--finish"])
+        assert dump.main(["--in_dir", "in", "--out_dir", "out", "--nj", str(parts), "--job", str(job)]) == 0
+    assert dump.main(["--in_dir", "in", "--out_dir", "out", "--finish"]) == 0
+    assert {name: content.replace(b"out/", b"whole/") for name, content in contents(Path("out")).items()} == contents(Path("whole"))
+
+
+def test_half_written_journals_and_other_numbers_of_parts(tmp_path, monkeypatch):
+    make_sounds(tmp_path, 10)
+    monkeypatch.chdir(tmp_path)
+    dump.main(["--in_dir", "in", "--out_dir", "out"])
+    expected = contents(Path("out"))
+    lines = Path("out/done.jsonl").read_bytes().splitlines(keepends=True)
+    Path("out/journal").mkdir()
+    Path("out/journal/0001of0003.jsonl").write_bytes(b"".join(lines[::3]) + lines[1][:20])  # torn
+    Path("out/done.jsonl").unlink()
+    times = {file: file.stat().st_mtime_ns for file in Path("out/data").rglob("*.flac")}
+    dump.main(["--in_dir", "in", "--out_dir", "out", "--nj", "2"])
+    assert contents(Path("out")) == expected
+    assert sum(times[file] == file.stat().st_mtime_ns for file in times) == 4  # those of the first part
+
+
+def environment():
+    return dict(os.environ, PYTHONPATH=str(Path(dump.__file__).parents[2]), OMP_NUM_THREADS="1")
+
+
+def kill_and_finish(command, out, size, moments):
+    """Start again and again, kill when the output has so many bytes more each time, then finish."""
+    for fewest in moments:
+        process = subprocess.Popen([*command, out], env=environment(), start_new_session=True, stderr=subprocess.DEVNULL)
+        while process.poll() is None and size() < fewest:
+            time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    Path("out/data/u0").joinpath(".u059.flac.1.tmp").write_bytes(b"half")
-    half_way = Path("out/text").exists()
-    subprocess.run([*command, "out"], env=environment, check=True)
-    first = contents(Path("out"))
-    assert not half_way and len(first) == 60 + 6
-    assert dump.main(["--in_dir", "in", "--out_dir", "undisturbed"]) == 0
-    second = contents(Path("undisturbed"))
-    del first["wav.scp"], second["wav.scp"]  # names the folder
-    assert first == second
+    killed = not Path(out, "text").exists()
+    subprocess.run([*command, out], env=environment(), check=True, stderr=subprocess.DEVNULL)
+    return killed
+
+
+def test_killed_runs_end_like_an_undisturbed_one(tmp_path, monkeypatch):
+    """Sound only; ten kills while files are being written."""
+    make_sounds(tmp_path, 44)
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "espnet2_avsr_llm.bin.dump", "--in_dir", "in", "--out_dir"]
+    moments = np.random.default_rng(1).integers(1, 40, 10)
+    assert kill_and_finish(command, "out", lambda: len(list(Path("out").rglob("*.flac"))), sorted(moments))
+    assert dump.main([*command[3:], "undisturbed"]) == 0
+    first, second = ({name: c.replace(b"undisturbed/", b"out/") for name, c in contents(Path(f)).items()} for f in ("out", "undisturbed"))
+    assert first == second and len(first) == 44 + 9
 
 
 def test_help_imports_nothing_heavy():
@@ -181,19 +310,22 @@ def test_help_imports_nothing_heavy():
         "[m.get_parser().format_help() for m in (dump, noise_list, roi_models)]\n"
         "sys.exit(', '.join({'torch', 'av', 'cv2', 'soundfile', 'tqdm'} & set(sys.modules)) or 0)"
     )
-    environment = dict(os.environ, PYTHONPATH=str(Path(dump.__file__).parents[2]))
-    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    found = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
     assert (found.stderr.strip(), found.returncode) == ("", 0)
 
 
-def test_real_clips_in_two_processes_equal_one(tmp_path):
+def test_real_clips_killed_while_they_are_written_end_the_same(tmp_path, monkeypatch):
     if not os.environ.get("AVSR_REAL_DATA"):
         pytest.skip("AVSR_REAL_DATA is not set")
     if not (models.model_dir() / models.MESH).is_file():
         pytest.skip("the face models are not fetched: python -m espnet2_avsr_llm.bin.roi_models")
     clips = sorted(Path(os.environ["AVSR_REAL_DATA"], "grid_raw").glob("*.mpg"))[:3]
     write_tables(tmp_path / "in", {clip.stem: clip for clip in clips})
-    for nj in ("1", "2"):
-        assert dump.main(["--in_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / nj), "--nj", nj]) == 0
-    assert contents(tmp_path / "1" / "data") == contents(tmp_path / "2" / "data")
-    assert set(table(tmp_path / "1" / "utt2num_frames").values()) == {"75"}
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "espnet2_avsr_llm.bin.dump", "--in_dir", "in", "--out_dir"]
+    size = lambda: len([file for file in Path("out").rglob("*") if file.is_file()])  # noqa: E731
+    assert kill_and_finish(command, "out", size, [3, 5])  # in the workplace of the first, then among its last files
+    assert dump.main([*command[3:], "undisturbed"]) == 0
+    assert contents(Path("out/data")) == contents(Path("undisturbed/data"))
+    assert set(table(Path("out/utt2num_frames")).values()) == {"75"}
+    assert Path("out/report.png").read_bytes()[:4] == b"\x89PNG"

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import soundfile
 
 from espnet2_avsr_llm.bin import noise_list
 from espnet2_avsr_llm.data.media import read_audio, write_audio
-from espnet2_avsr_llm.data.noise import read_noise_list
+from espnet2_avsr_llm.data.noise import read_noise, read_noise_list
 
 
 @pytest.fixture
@@ -17,10 +18,11 @@ def corpus(tmp_path, monkeypatch):
     for utt, speaker in train.items():
         wave = 0.2 * np.sin(2 * np.pi * 1000 * speaker * np.arange(20000) / 16000)
         write_audio(f"train/data/{utt}.flac", wave)
-    for name, utts in (("train", train), ("test", {"t1": 9, "t2": 9})):
+    for name, utts in (("train", train), ("test", {"t1": 9, "t2": 9, "t3": 9})):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "wav.scp").write_text("".join(f"{utt} {name}/data/{utt}.flac\n" for utt in utts))
         (tmp_path / name / "utt2spk").write_text("".join(f"{utt} s{spk}\n" for utt, spk in utts.items()))
+        (tmp_path / name / "utt2num_samples").write_text("".join(f"{utt} {0 if utt == 't3' else 20000}\n" for utt in utts))
     return tmp_path
 
 
@@ -32,9 +34,56 @@ def test_files_and_lists(corpus):
     make()
     lists = {snr: read_noise_list(corpus / "noise/test" / f"babble_{snr}dB.txt") for snr in ("-10", "0", "2.5")}
     for snr, entries in lists.items():
-        assert list(entries) == ["t1", "t2"]
+        assert list(entries) == ["t1", "t2"]  # t3 has no sound
         assert all(e.path == "noise/babble_test.flac" and e.snr == float(snr) and 0 <= e.offset < 32000 for e in entries.values())
     assert {e.offset for e in lists["0"].values()} == {e.offset for e in lists["-10"].values()}
+    assert (corpus / "noise/train.txt").read_text() == "babble noise/babble_train.flac\n"
+
+
+@pytest.fixture
+def noises(corpus):
+    """MUSAN with eleven files of each kind, half of each file silent, and NOISEX with one at its own rate."""
+    rng = np.random.default_rng(0)
+    for kind, source in (("music", "fma"), ("noise", "free-sound"), ("speech", "librivox")):
+        for i in range(11):
+            path = corpus / "musan" / kind / source / f"{kind}-{source}-{i:04}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wave = rng.normal(0, 0.1, 100000)
+            wave[50000:] = 0
+            soundfile.write(path, wave, 16000)
+    (corpus / "noisex").mkdir()
+    soundfile.write(corpus / "noisex" / "white.wav", rng.normal(0, 0.01, 60000), 19980)
+    return ["--musan", "musan", "--noisex", "noisex"]
+
+
+def test_musan_and_noisex(corpus, noises):
+    make("noise", "--types", "musan_music", "musan_noise", "musan_speech", "musan_babble", "noisex_white", *noises)
+    train = [line.split() for line in (corpus / "noise/train.txt").read_text().splitlines()]
+    kinds = [kind for kind, _ in train]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"musan_music": 9, "musan_noise": 9, "musan_speech": 9, "musan_babble": 1}
+    assert len(list((corpus / "noise/test").iterdir())) == 5 * 3
+    heard = set()
+    for path in (corpus / "noise/test").iterdir():
+        for utt, entry in read_noise_list(path).items():
+            heard.add(entry.path)
+            assert read_noise(entry.path, entry.offset, 20000).any(), (path, utt)
+    assert not heard & {path for _, path in train}
+    white = read_audio("noise/noisex_white.flac")
+    assert len(white) == pytest.approx(60000 / 19980 * 16000, abs=2) and np.sqrt(np.mean(white**2)) == pytest.approx(0.1, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--types", "mussan_music"], "no type of noise 'mussan_music'"),
+        (["--types", "musan_music"], "musan_music needs --musan FOLDER"),
+        (["--types", "musan_music", "--musan", "train"], "has no wav files"),
+        (["--types", "noisex_pink", "--noisex", "nowhere"], "noisex_pink needs --noisex FOLDER"),
+    ],
+)
+def test_noise_that_is_not_there_is_named(corpus, options, message):
+    with pytest.raises(SystemExit, match=message):
+        make("noise", *options)
 
 
 def test_babbles_share_no_speaker(corpus):

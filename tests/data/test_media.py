@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet2_avsr_llm.data.media import MediaError, NoStreamError, read_audio, read_roi, read_video, write_roi
+from espnet2_avsr_llm.data.media import MediaError, NoStreamError, read_audio, read_roi, read_video, video_frames, write_roi
 
 
 def tone(rate, seconds=1.0, frequency=440.0, level=0.5):
@@ -259,3 +259,133 @@ def test_only_crops_are_written(tmp_path, frames):
 def test_only_crops_are_read(tmp_path):
     with pytest.raises(MediaError, match="64x48.*96x96"):
         read_roi(make_file(tmp_path / "a.mp4"))
+
+
+def test_a_roi_file_takes_a_stream_of_frames(tmp_path):
+    assert write_roi(tmp_path / "a.mp4", iter(roi_frames(7))) == 7 and len(read_roi(tmp_path / "a.mp4")) == 7
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])  # seeking, and formats in which it is not exact
+@pytest.mark.parametrize("start, end", [(0.0, 0.4), (1.0, 2.2), (4.6, 5.32), (5.5, None)])
+def test_parts_equal_the_same_part_of_the_whole(tmp_path, name, start, end):
+    wave = np.cumsum(np.random.default_rng(0).normal(0, 0.02, 96000)).astype(np.float32)[None] % 0.9
+    path = make_file(tmp_path / name, n=150, codec="mpeg4" if name == "a.avi" else "libx264", wave=wave)
+    first, last = int(start * 25 + 0.01), None if end is None else int(end * 25 + 0.01)
+    assert (read_video(path, start, end) == read_video(path)[first:last]).all()
+    whole = read_audio(path)[640 * first : None if last is None else 640 * last]
+    part = read_audio(path, start, end)
+    assert len(part) == len(whole) and np.abs(part - whole).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_parts_of_sound_files(tmp_path, name):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / name, rng.normal(0, 0.1, (48000, 2)).astype(np.float32), 16000)
+    assert (read_audio(tmp_path / name, 1.0, 2.0) == read_audio(tmp_path / name)[16000:32000]).all()
+    with pytest.raises(MediaError, match="no samples after 3 s"):
+        read_audio(tmp_path / name, 3.0)
+    with pytest.raises(MediaError, match="ends at 3.00 s; expected 5.00 s"):
+        read_audio(tmp_path / name, 1.0, 5.0)
+
+
+def test_parts_that_are_not_there_are_errors(tmp_path):
+    path = make_file(tmp_path / "a.mp4", n=50, wave=tone(16000, 2.0)[None])
+    with pytest.raises(MediaError, match="no video frames after 3 s"):
+        read_video(path, 3.0)
+    with pytest.raises(MediaError, match="video that ends at 2.00 s; expected 4.00 s"):
+        read_video(path, 1.0, 4.0)
+
+
+def make_sound(path, pieces):
+    """Stretches of 16 kHz sound, each (seconds where it begins, samples), with nothing in between, beside 25 frames of video."""
+    with av.open(str(path), "w") as out:
+        video, audio = out.add_stream("libx264", rate=25), out.add_stream("flac", rate=16000, layout="mono")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(25):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        out.mux(video.encode())
+        size = audio.codec_context.frame_size
+        for begin, wave in pieces:
+            for at in range(0, len(wave) - size + 1, size):
+                frame = av.AudioFrame.from_ndarray((wave[None, at : at + size] * 30000).astype(np.int16), format="s16", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = 16000, round(begin * 16000) + at, Fraction(1, 16000)
+                out.mux(audio.encode(frame))
+        out.mux(audio.encode())
+
+
+def test_pauses_in_the_timestamps_are_silence(tmp_path):
+    make_sound(tmp_path / "a.mkv", [(0.0, tone(16000, 1.0)), (3.0, tone(16000, 2.0))])
+    wave = read_audio(tmp_path / "a.mkv")
+    quiet = np.flatnonzero(np.abs(wave) < 1e-4)
+    silence = slice(17000, 47000)
+    assert np.abs(wave[silence]).max() == 0 and np.abs(wave[49000:52000]).max() > 0.4 and len(quiet) < 40000
+    assert (read_audio(tmp_path / "a.mkv", 3.0, 4.0) == wave[48000:64000]).all()
+
+
+@pytest.mark.parametrize("times", [[0, 0.04, 9e5], [0, 0.04, 200, 200.04]])
+def test_timestamps_cannot_ask_for_any_number_of_frames(tmp_path, times):
+    path = make_file(tmp_path / "a.mkv", n=len(times), times=times)
+    start = time.monotonic()
+    with pytest.raises(MediaError, match="no video from 0.0. to (900000|200).00 s"):
+        read_video(path)
+    assert time.monotonic() - start < 5
+
+
+def test_sound_that_begins_ages_after_the_video_is_refused(tmp_path):
+    make_sound(tmp_path / "a.mkv", [(5000.0, tone(16000, 1.0))])
+    with pytest.raises(MediaError, match="begins 5000 s late"):
+        read_audio(tmp_path / "a.mkv")
+
+
+def test_huge_pictures_are_refused(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 8000, 4000, "yuv420p"
+        out.mux(stream.encode(av.VideoFrame(8000, 4000, "yuv420p")))
+        out.mux(stream.encode())
+    with pytest.raises(MediaError, match="8000x4000 video.*scale it down"):
+        read_video(tmp_path / "a.mp4")
+
+
+def test_what_is_converted_is_said(tmp_path):
+    path = make_file(tmp_path / "a.mp4", rate=Fraction(50), wave=np.stack([tone(16000)] * 2))
+    soundfile.write(tmp_path / "a.wav", tone(8000), 8000)
+    said = []
+    list(video_frames(path, say=said.append))
+    read_audio(path, say=said.append)
+    read_audio(tmp_path / "a.wav", say=said.append)
+    assert said == [
+        "video of 50.000 fps resampled to 25",
+        "sound of 16000 Hz, 2 channels converted to 16000 Hz mono",
+        "sound of 8000 Hz, 1 channels converted to 16000 Hz mono",
+    ]
+    silent = []
+    list(video_frames(make_file(tmp_path / "b.mp4", wave=tone(16000)[None]), say=silent.append))
+    read_audio(tmp_path / "b.mp4", say=silent.append)
+    assert silent == []
+
+
+@pytest.mark.parametrize("part", [0.3, 0.7])
+def test_truncated_files_are_read_as_far_as_they_go_if_asked(tmp_path, part):
+    path = make_file(tmp_path / "a.mp4", n=100, wave=tone(16000, 4.0)[None], movflags="faststart")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    said = []
+    frames = list(video_frames(path, partial=True, say=said.append))
+    assert 5 < len(frames) < 95 and (indices(np.stack(frames))[:5] == range(5)).all()
+    assert said == ["video is used as far as it goes"]
+    assert 1000 < len(read_audio(path, partial=True)) < 60000
+    with pytest.raises(MediaError):
+        list(video_frames(path))
+
+
+@pytest.mark.parametrize("samples", [1, 1599, 1600])
+def test_very_short_sound_is_read(tmp_path, samples):
+    soundfile.write(tmp_path / "a.wav", np.full(samples, 0.1, np.float32), 16000)
+    assert len(read_audio(tmp_path / "a.wav")) == samples
+
+
+def test_no_sample_is_an_error(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(0, np.float32), 16000)
+    with pytest.raises(MediaError, match="no samples"):
+        read_audio(tmp_path / "a.wav")

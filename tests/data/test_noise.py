@@ -4,8 +4,9 @@ import os
 
 import numpy as np
 import pytest
+import soundfile
 
-from espnet2_avsr_llm.data.noise import NoiseEntry, make_babble, mix, named_rng, noise_list, read_noise_list, write_noise_list
+from espnet2_avsr_llm.data.noise import NoiseEntry, NoiseSource, draw_noise, make_babble, mix, named_rng, read_noise, read_noise_list, write_noise_list
 from espnet2_avsr_llm.data.transforms import normalise
 
 RNG = np.random.default_rng(0)
@@ -59,14 +60,51 @@ def test_draws_depend_on_seed_and_names_only():
     assert draw(0, "a") == draw(0, "a") and len({draw(0, "a"), draw(1, "a"), draw(0, "b"), draw(0, "a", "b")}) == 4
 
 
-def test_lists_come_back_and_share_offsets(tmp_path):
-    lists = {snr: noise_list(["b", "a"], "/noise dir/x y.wav", 960000, snr, seed=3) for snr in (-5, 0, 2.5)}
-    for snr, entries in lists.items():
-        write_noise_list(tmp_path / "list", entries)
-        assert read_noise_list(tmp_path / "list") == entries and list(read_noise_list(tmp_path / "list")) == ["a", "b"]
-        assert entries["a"] == NoiseEntry("/noise dir/x y.wav", lists[0]["a"].offset, snr)
-    alone = noise_list(["a"], "/noise dir/x y.wav", 960000, 0, seed=3)
-    assert alone["a"] == lists[0]["a"] and 0 <= alone["a"].offset < 960000
+def test_lists_come_back(tmp_path):
+    entries = {"b": NoiseEntry("/noise dir/x y.wav", 5, -2.5), "a": NoiseEntry("n.wav", 0, 0.0)}
+    write_noise_list(tmp_path / "list", entries)
+    assert read_noise_list(tmp_path / "list") == entries and list(read_noise_list(tmp_path / "list")) == ["a", "b"]
+
+
+@pytest.fixture
+def noise_files(tmp_path):
+    """Five sound files of 7000 samples; the last 6000 of the second are silent, all of the third, the fourth is at 8 kHz, the fifth empty."""
+    silent = NOISE.copy()
+    silent[1000:] = 0
+    for name, wave, rate in (("a", NOISE, 16000), ("b", silent, 16000), ("c", 0 * NOISE, 16000), ("d", NOISE, 8000), ("e", NOISE[:0], 16000)):
+        soundfile.write(tmp_path / f"{name}.wav", wave, rate, subtype="FLOAT")
+    return tmp_path
+
+
+@pytest.mark.parametrize("offset, length", [(0, 7000), (6500, 3), (6000, 20000), (7100, 10), (5, 0)])
+def test_any_part_of_a_noise_file(noise_files, offset, length):
+    expected = np.take(NOISE, np.arange(offset, offset + length), mode="wrap")
+    assert np.array_equal(read_noise(noise_files / "a.wav", offset, length), expected)
+
+
+@pytest.mark.parametrize("name", ["d", "e"])
+def test_other_noise_files_are_refused(noise_files, name):
+    with pytest.raises(ValueError, match=f"{name}.wav: found .*expected 16000 Hz mono"):
+        read_noise(noise_files / f"{name}.wav", 0, 10)
+
+
+def test_draws_avoid_silence(noise_files):
+    files = [(str(noise_files / f"{name}.wav"), 7000) for name in "bc"]
+    for seed in range(20):
+        path, offset = draw_noise(files, 500, np.random.default_rng(seed))
+        assert path.endswith("b.wav") and (offset < 1000 or offset > 6500)
+    with pytest.raises(ValueError, match="met only silence"):
+        draw_noise(files[1:], 500, np.random.default_rng(0))
+
+
+def test_training_noise_of_a_list_takes_all_kinds_equally(noise_files):
+    lines = "one {0}/a.wav\none {0}/b.wav\nother {0}/a.wav\n".format(noise_files)
+    (noise_files / "train.txt").write_text(lines)
+    source = NoiseSource(str(noise_files / "train.txt"))
+    rng = np.random.default_rng(0)
+    from_b = np.mean([(source.draw(500, rng) == 0).any() for _ in range(400)])
+    assert 0.01 < from_b < 0.1  # a quarter of the draws, where it is only partly silent: 1000 of 7000
+    assert source.draw(500, np.random.default_rng(3)).tolist() == source.draw(500, np.random.default_rng(3)).tolist()
 
 
 @pytest.mark.parametrize("line", ["a", "a noise.wav 5", "a noise.wav 1.5 0", "a noise.wav 5 loud"])

@@ -11,7 +11,7 @@ import yaml
 from espnet2_avsr_llm import checkpoint
 from espnet2_avsr_llm.bin import avsr_llm_inference
 from espnet2_avsr_llm.data.media import read_roi, write_roi
-from espnet2_avsr_llm.data.noise import noise_list, write_noise_list
+from espnet2_avsr_llm.data.noise import NoiseEntry, write_noise_list
 from espnet2_avsr_llm.inference import speech2text as module
 from espnet2_avsr_llm.inference.choose import Request
 from espnet2_avsr_llm.inference.speech2text import Speech2Text
@@ -452,11 +452,13 @@ def test_program_writes_what_speech2text_finds(experiment, corpus, tmp_path):
 
 
 def test_program_decodes_every_trained_pass_and_noise_only_where_it_is_heard(omni_experiment, corpus, tmp_path):
-    write_noise_list(tmp_path / "noise" / "babble_0dB.txt", noise_list(["valid00", "valid01", "valid02"], str(corpus / "valid" / "data" / "valid00.flac"), 1000, 0, 0))
-    decode(omni_experiment, corpus, tmp_path, "--conditions", "clean", "babble_0dB", "--noise_dir", tmp_path / "noise")
+    entry = NoiseEntry(str(corpus / "valid" / "data" / "valid00.flac"), 100, 0.0)
+    write_noise_list(tmp_path / "noise" / "babble_0dB.txt", dict.fromkeys(["valid00", "valid01", "valid02"], entry))
+    decode(omni_experiment, corpus, tmp_path, "--conditions", "clean", "babble_0dB", "blur", "--noise_dir", tmp_path / "noise")
     pairs = [f"avsr_audio{a}_video{v}" for a in (4, 16) for v in (2, 5)]
     heard = {f"{name}/{c}" for name in ["asr_audio4", "asr_audio16", *pairs] for c in ("clean", "babble_0dB")}
-    assert {str(p.relative_to(tmp_path).parent) for p in tmp_path.glob("*/*/text")} == heard | {"vsr_video2/clean", "vsr_video5/clean"}
+    seen = {f"{name}/{c}" for name in ["vsr_video2", "vsr_video5", *pairs] for c in ("clean", "blur")}
+    assert {str(p.relative_to(tmp_path).parent) for p in tmp_path.glob("*/*/text")} == heard | seen
     frames = dict(line.split() for line in (corpus / "valid" / "utt2num_frames").read_text().splitlines())
     for pass_ in ("asr_audio16", "avsr_audio4_video5"):
         log = json.loads((tmp_path / pass_ / "clean" / "log.json").read_text())

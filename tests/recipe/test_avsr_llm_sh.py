@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "egs2" / "TEMPLATE" / "avsr_llm1"
 STUB = """#!/usr/bin/env bash
-# stands in for python: notes the command line; fails for the program named by FAIL
+# stands in for python: notes the command line; fails for the command lines that hold FAIL
 case "$1" in
     utils/*) exec python3 "$@" ;;
 esac
 printf '%s\\n' "${*:2}" >>calls.txt
-if [ "${FAIL:-}" = "$2" ]; then echo "reason of the failure"; exit "${STATUS:-1}"; fi
+if [ -n "${FAIL:-}" ] && [[ "$*" == *"${FAIL}"* ]]; then echo "reason of the failure"; exit "${STATUS:-1}"; fi
 if [ "$2" = espnet2_avsr_llm.bin.make_shape ]; then # --outs A B
     for file in $(sed 's/.*--outs \\([^ ]* [^ ]*\\).*/\\1/' <<<"$*"); do mkdir -p "${file%/*}" && touch "${file}"; done
 fi
@@ -74,10 +74,10 @@ def stages(out: str) -> dict[int, str]:
 
 
 def test_all_stages_in_order(recipe):
-    out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false")
+    out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false", "--nj", "2")
     assert out.returncode == 0, out.stderr
     assert recipe.programs() == (
-        ["sh", "roi_models", "sh", *["datadir"] * 4, *["dump"] * 4, *["datadir"] * 2, "noise_list", "check_parts"]
+        ["sh", "roi_models", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", "check_parts"]
         + [*["make_shape"] * 2, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
         + ["sinks", "sinks", "shap", "report"] * 2
     )
@@ -107,17 +107,30 @@ def test_one_stage_of_one_configuration_with_training_options(recipe):
 
 @pytest.mark.parametrize("config, streams", [(AV, ["speech", "video"]), (A, ["speech"]), (V, ["video"])])
 def test_streams_and_noise_follow_the_configuration(recipe, config, streams):
-    recipe.write("dump/raw/noise/babble_train.flac", "")
+    recipe.write("dump/raw/noise/train.txt", "babble x\n")
     args = ["--asr_config", config, "--stage", "11", "--stop_stage", "12", "--noise_snrs", "0 -5", "--test_sets", "te1"]
     assert recipe.run(*args).returncode == 0
     _, training, decoding = recipe.calls
     assert re.findall(r"--train_data_path_and_name_and_type \S+,(speech|video),", training) == streams
     hears = "speech" in streams
-    assert ("--augment_conf noise_file=dump/raw/noise/babble_train.flac" in training) == hears
+    assert ("--augment_conf noise_file=dump/raw/noise/train.txt" in training) == hears
     name = Path(config).stem
-    assert "--conditions clean babble_0dB babble_-5dB --output_dir" in decoding  # the program knows which tasks hear
+    conditions = "clean babble_0dB babble_-5dB" if hears else "clean"
+    assert f"--conditions {conditions} --output_dir" in decoding
     assert decoding.endswith(f"--output_dir exp/{name}/greedy_asr_model_valid.acc.ave/te1")
     assert f"--asr_train_config exp/{name}/config.yaml --asr_model_file exp/{name}/valid.acc.ave.pth" in decoding
+
+
+def test_types_of_noise_levels_of_papers_and_damaged_video(recipe):
+    noise = ["--noise_types", "babble musan_music", "--noise_snrs", "llama_avsr", "--noise_args", "--musan /m", "--video_conditions", "blur frozen"]
+    expected = [f"{kind}_{snr}dB" for kind in ("babble", "musan_music") for snr in (5, 0, -5)]
+    for config, conditions in ((AV, [*expected, "blur", "frozen"]), (A, expected), (V, ["blur", "frozen"])):
+        (recipe.folder / "calls.txt").unlink(missing_ok=True)
+        args = ["--asr_config", config, "--stage", "5", "--stop_stage", "12", "--skip_train", "true", "--test_sets", "te1"]
+        assert recipe.run(*args, *noise).returncode == 0
+        lists, _, decoding = recipe.calls
+        assert lists.endswith("--out_dir dump/raw/noise --types babble musan_music --snrs 5 0 -5 --musan /m")
+        assert f"--conditions clean {' '.join(conditions)} --output_dir" in decoding
 
 
 def test_what_to_decode_with_is_one_list(recipe):
@@ -200,14 +213,34 @@ def test_failure_of_a_program_without_log_stops_too(recipe):
     assert out.returncode == 1 and recipe.programs() == ["datadir"]
 
 
+def test_preparation_is_a_job_array_with_its_options(recipe):
+    args = ["--stage", "1", "--stop_stage", "3", "--nj", "3", "--dump_args", "--crop avhubert --landmark_stride 1"]
+    assert recipe.run(*args).returncode == 0
+    _, validate, *dumps = recipe.calls
+    assert validate == "espnet2_avsr_llm.bin.datadir validate data/tr data/va --test data/te1 data/te2"
+    for dset, out in (("tr", "org/tr"), ("va", "org/va"), ("te1", "te1"), ("te2", "te2")):
+        places = f"espnet2_avsr_llm.bin.dump --in_dir data/{dset} --out_dir dump/raw/{out}"
+        own, dumps = dumps[:4], dumps[4:]
+        options = "--crop avhubert --landmark_stride 1"
+        assert sorted(own[:3]) == [f"{places} --nj 3 --job {job} {options}" for job in (1, 2, 3)]
+        assert own[3] == f"{places} --finish"
+        assert len(list((recipe.folder / "dump/raw" / out / "log").glob("dump.*.log"))) == 3
+
+
 def test_unusable_files_are_warned_of_and_the_run_goes_on(recipe):
     recipe.write("dump/raw/te1/failed.jsonl", '{"utt": "a"}\n{"utt": "b"}\n')
-    args = ["--stage", "3", "--stop_stage", "4"]
-    out = recipe.run(*args, FAIL="espnet2_avsr_llm.bin.dump", STATUS="3")
-    assert out.returncode == 0 and recipe.programs() == [*["dump"] * 4, "datadir", "datadir"]
+    args = ["--stage", "3", "--stop_stage", "4", "--nj", "1"]
+    out = recipe.run(*args, FAIL="--finish", STATUS="3")
+    assert out.returncode == 0 and recipe.programs() == [*["dump"] * 8, "datadir", "datadir"]
     assert "Warning: 2 utterances of data/te1 are left out, see dump/raw/te1/failed.jsonl" in out.stdout
-    out = recipe.run(*args, FAIL="espnet2_avsr_llm.bin.dump")
-    assert out.returncode == 1 and "see dump/raw/org/tr/dump.log" in out.stdout
+    out = recipe.run(*args, FAIL="--finish")
+    assert out.returncode == 1 and "see dump/raw/org/tr/log/finish.log" in out.stdout
+
+
+def test_a_failed_job_of_an_array_shows_its_log(recipe):
+    out = recipe.run("--stage", "3", "--stop_stage", "3", "--nj", "3", FAIL="--job 2")
+    assert out.returncode == 1 and "see dump/raw/org/tr/log/dump.*.log" in out.stdout
+    assert out.stderr.count("reason of the failure") == 1 and "run.pl: 1 / 3 failed" in out.stderr
 
 
 def test_training_on_the_cpu_uses_all_threads(recipe):
@@ -245,6 +278,7 @@ def test_local_data_options_reach_the_data_script(recipe):
         (["--njobs", "2"], "invalid option --njobs"),
         (["--train_set", ""], "--train_set, --valid_set and --test_sets are needed"),
         (["12"], "found '12', expected --option value"),
+        (["--noise_snrs", "avhubbert"], "expected dB, or avhubert, auto_avsr"),
         (["--asr_configs", A, "--stage", "15", "--skip_upload_hf", "false"], "--hf_repo is empty"),
     ],
 )

@@ -33,7 +33,11 @@ valid_set=
 test_sets=
 min_wav_duration=0.1 # shortest and longest training utterance in seconds
 max_wav_duration=24
-noise_snrs=       # babble at these dB is a test condition beside clean, e.g. "0 -5"
+dump_args=        # options of stage 3, e.g. "--crop avhubert" (avsr-llm dump --help)
+noise_snrs=       # noise at these dB is a test condition beside clean, e.g. "0 -5"; or a paper's levels, e.g. avhubert
+noise_types=babble # e.g. "babble musan_music noisex_white" (avsr-llm noise_list --help)
+noise_args=       # where the noise is, e.g. "--musan /data/musan --noisex /data/noisex"
+video_conditions= # damage to the video as test conditions, of blur, occlusion, dropped, frozen
 
 # Model
 asr_configs=   # training configurations, one or several: stages 10-14 run for each
@@ -86,7 +90,21 @@ fi
 # -- names --
 data_feats=${dumpdir}/raw
 noise_dir=${data_feats}/noise
-babble=${noise_dir}/babble_train.flac
+train_noise=${noise_dir}/train.txt
+
+case "${noise_snrs}" in # as in the papers
+    avhubert) noise_snrs="10 5 0 -5 -10" ;; # arXiv:2201.01763, Whisper-Flamingo too
+    auto_avsr) noise_snrs="12.5 7.5 2.5 -2.5 -7.5" ;;
+    llama_avsr) noise_snrs="5 0 -5" ;;
+    llama_smop) noise_snrs="7.5 5 2.5 0 -2.5" ;;
+    mome) noise_snrs="7.5 5 2.5 0 -5" ;;
+    omni_avsr) noise_snrs="5 2.5 0 -2.5 -5" ;;
+    dr_shap_av) noise_snrs="10 7.5 5 2.5 0 -2.5 -5 -7.5 -10" ;;
+    *[!-0-9.\ ]*)
+        log "Error: --noise_snrs '${noise_snrs}': expected dB, or avhubert, auto_avsr, llama_avsr, llama_smop, mome, omni_avsr, dr_shap_av"
+        exit 2
+        ;;
+esac
 
 args_tag() { # options of a training as part of a name, as asr.sh forms it
     sed 's/--/_/g; s/[ |=\/]//g' <<<"${asr_args}"
@@ -106,26 +124,35 @@ uses() { # CONFIG audio|video: does the model take this stream?
     grep -Eq "^$2_frontend:" "$1" && ! grep -Eq "^$2_frontend:[[:space:]]*(none|null|nil|~)?[[:space:]]*(#.*)?$" "$1"
 }
 
-conditions() { # test conditions
-    local snr
+conditions_of() { # CONFIG: test conditions that mean something to the model
+    local kind snr
     printf 'clean'
-    for snr in ${noise_snrs}; do printf ' babble_%sdB' "${snr}"; done
+    if uses "$1" audio && [ -n "${noise_snrs}" ]; then
+        for kind in ${noise_types}; do
+            for snr in ${noise_snrs}; do printf ' %s_%sdB' "${kind}" "${snr}"; done
+        done
+    fi
+    if uses "$1" video; then
+        for kind in ${video_conditions}; do printf ' %s' "${kind}"; done
+    fi
 }
 
 # -- running --
 run_logged() { # LOG COMMAND...: run a command that logs to LOG, showing how far it is; on failure its last lines
-    # an exit status of ${tolerated} is no failure
-    local logfile=$1 parent=${BASHPID} follower status=0
+    # an exit status of ${tolerated} is no failure; JOB in LOG stands for the number of each job of an array
+    local logfile=$1 parent=${BASHPID} follower status=0 bad=
     shift
-    "${python}" utils/follow_log.py "${logfile}" "${parent}" &
+    "${python}" utils/follow_log.py "${logfile/JOB/1}" "${parent}" &
     follower=$!
     "$@" || status=$?
     kill "${follower}" 2>/dev/null || true
     wait "${follower}" 2>/dev/null || true
     [ ! -t 1 ] || printf '\r\033[K'
     if [ "${status}" -ne 0 ] && [ "${status}" != "${tolerated:-}" ]; then
-        tail -n 20 "${logfile}" >&2 || true
-        log "Error: exit status ${status}, see ${logfile}"
+        while IFS= read -r bad; do
+            grep -q '^# Ended (code 0)' "${bad}" || tail -n 20 "${bad}" >&2 || true
+        done < <(compgen -G "${logfile/JOB/*}")
+        log "Error: exit status ${status}, see ${logfile/JOB/*}"
         exit 1
     fi
 }
@@ -144,10 +171,8 @@ stage_0() {
 stage_1() {
     # shellcheck disable=SC2086
     local/data.sh ${local_data_opts}
-    local dset
-    for dset in "${train_set}" "${valid_set}" ${test_sets}; do
-        "${python}" -m espnet2_avsr_llm.bin.datadir validate "data/${dset}"
-    done
+    # shellcheck disable=SC2046,SC2086
+    "${python}" -m espnet2_avsr_llm.bin.datadir validate "data/${train_set}" "data/${valid_set}" --test $(printf 'data/%s ' ${test_sets})
 }
 
 stage_3() {
@@ -157,9 +182,13 @@ stage_3() {
         # test sets are not filtered by stage 4
         if [ "${dset}" = "${train_set}" ] || [ "${dset}" = "${valid_set}" ]; then out=${data_feats}/org/${dset}; fi
         log "data/${dset} -> ${out}"
+        # each job does every nj-th utterance: the first one's bar stands for all
+        # shellcheck disable=SC2086
+        run_logged "${out}/log/dump.JOB.log" ${train_cmd} JOB=1:"${nj}" "${out}/log/dump.JOB.log" \
+            "${python}" -m espnet2_avsr_llm.bin.dump --in_dir "data/${dset}" --out_dir "${out}" --nj "${nj}" --job JOB ${dump_args}
         # status 3: some files cannot be used, the others are dumped
-        tolerated=3 run_logged "${out}/dump.log" ${train_cmd} --num_threads "${nj}" "${out}/dump.log" \
-            "${python}" -m espnet2_avsr_llm.bin.dump --in_dir "data/${dset}" --out_dir "${out}" --nj "${nj}"
+        tolerated=3 run_logged "${out}/log/finish.log" ${train_cmd} "${out}/log/finish.log" \
+            "${python}" -m espnet2_avsr_llm.bin.dump --in_dir "data/${dset}" --out_dir "${out}" --finish
         if [ -s "${out}/failed.jsonl" ]; then
             log "Warning: $(wc -l <"${out}/failed.jsonl") utterances of data/${dset} are left out, see ${out}/failed.jsonl"
         fi
@@ -179,7 +208,8 @@ stage_5() {
     if [ -n "${noise_snrs}" ]; then
         # shellcheck disable=SC2086
         "${python}" -m espnet2_avsr_llm.bin.noise_list --train_dir "${data_feats}/${train_set}" \
-            --test_dir $(printf "${data_feats}/%s " ${test_sets}) --snrs ${noise_snrs} --out_dir "${noise_dir}"
+            --test_dir $(printf "${data_feats}/%s " ${test_sets}) --out_dir "${noise_dir}" \
+            --types ${noise_types} --snrs ${noise_snrs} ${noise_args}
     fi
     # shellcheck disable=SC2086
     "${python}" -m espnet2_avsr_llm.bin.check_parts --configs ${asr_configs}
@@ -214,8 +244,8 @@ train() { # CONFIG THREADS
     mkdir -p "${exp}"
     mapfile -t opts < <(data_options "$1" train "${train_set}"; data_options "$1" valid "${valid_set}")
     # a configuration may name its own noise
-    if uses "$1" audio && [ -e "${babble}" ] && ! grep -q 'noise_file:' "$1"; then
-        opts+=(--augment_conf "noise_file=${babble}")
+    if uses "$1" audio && [ -s "${train_noise}" ] && ! grep -q 'noise_file:' "$1"; then
+        opts+=(--augment_conf "noise_file=${train_noise}")
     fi
     # shellcheck disable=SC2086
     OMP_NUM_THREADS=$2 run_logged "${exp}/train.log" \
@@ -247,13 +277,13 @@ stage_12() {
         for dset in ${test_sets}; do
             out=${exp}/${inference_tag}/${dset}
             log "Decoding started... log: '${out}/decode.log'"
-            # shellcheck disable=SC2046,SC2086
+            # shellcheck disable=SC2086,SC2046
             OMP_NUM_THREADS=$(threads "${gpus}") run_logged "${out}/decode.log" \
                 ${decode_cmd} --gpu "${gpus}" "${out}/decode.log" \
                 "${python}" -m espnet2_avsr_llm.bin.avsr_llm_inference --config "${inference_config}" --ngpu "${gpus}" \
                 --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/${inference_asr_model}" \
                 --data_dir "${data_feats}/${dset}" --noise_dir "${noise_dir}/${dset}" \
-                --conditions $(conditions) --output_dir "${out}" \
+                --conditions $(conditions_of "${asr_config}") --output_dir "${out}" \
                 ${inference_requests:+--requests ${inference_requests}} ${inference_args}
         done
     done
@@ -313,7 +343,7 @@ stage_16() {
             analyse "${exp}" sinks_before sinks
             analyse "${exp}" sinks sinks ${trained}
             if grep -Eq '^(projector: *smop|adapter: *mome)' "${asr_config}"; then analyse "${exp}" experts experts ${trained}; fi
-            analyse "${exp}" shap shap ${trained} --conditions $(conditions) ${analysis_args}
+            analyse "${exp}" shap shap ${trained} --conditions $(video_conditions= conditions_of "${asr_config}") ${analysis_args}
         }
         if [ -e "${exp}/RESULTS.md" ]; then "${python}" -m espnet2_avsr_llm.bin.results "${exp}" >/dev/null; fi
         "${python}" -m espnet2_avsr_llm.bin.report "${exp}"

@@ -29,18 +29,24 @@ _MIN_OVERLAP = 0.3
 _MARGIN = 1.5  # the mesh sees 1.5 times the longer side of the face
 
 
+class Track(Protocol):
+    """Follows one face through a clip.
+
+    Attributes:
+        faces: the most faces seen at once.
+    """
+
+    faces: int
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray | None:
+        """Landmarks (68, 2) of the next frame (H, W, 3) uint8 RGB, or None where it has no face."""
+
+
 class LandmarkBackend(Protocol):
-    """What finds the landmarks; registered in ``BACKENDS``."""
+    """What finds the landmarks; see ``get_backend``."""
 
-    def landmarks(self, frames: np.ndarray) -> np.ndarray:
-        """Find one face per frame of one clip.
-
-        Args:
-            frames: (T, H, W, 3) uint8 RGB.
-
-        Returns:
-            (T, 68, 2) float32; NaN where a frame has no face.
-        """
+    def track(self, path: str, first: int) -> Track:
+        """Begin a clip: frames ``first``, ``first`` + 1, ... of the video file ``path``."""
 
 
 class Region(NamedTuple):
@@ -69,26 +75,15 @@ class LiteRTFaceMesh:
         self._detect, self._mesh = _interpreter(DETECTOR), _interpreter(MESH)
         self._anchors = _anchors()
 
-    def landmarks(self, frames: np.ndarray) -> np.ndarray:
-        """See ``LandmarkBackend``. Of several faces, the largest is taken, then followed."""
-        found = np.full((len(frames), 68, 2), np.nan, np.float32)
-        region = None
-        for t, frame in enumerate(frames):
-            mesh = self.mesh(frame, region) if region else None
-            if mesh is None:
-                region = self.largest_face(frame)
-                mesh = self.mesh(frame, region) if region else None
-            region = None if mesh is None else _region_of_mesh(mesh)
-            if mesh is not None:
-                found[t] = mesh[MESH_TO_68]
-        return found
+    def track(self, path: str = "", first: int = 0) -> "MeshTrack":
+        """See ``LandmarkBackend``."""
+        return MeshTrack(self)
 
-    def largest_face(self, frame: np.ndarray) -> Region | None:
-        """Region of the largest face the detector finds in (H, W, 3), or None."""
+    def find(self, frame: np.ndarray) -> list[Region]:
+        """Regions of the faces that the detector finds in (H, W, 3), the largest first."""
         height, width = frame.shape[:2]
         whole = Region(width / 2, height / 2, max(height, width), 0.0).matrix(_DETECTOR_SIZE)
-        view = _view(frame, whole, _DETECTOR_SIZE, cv2.BORDER_CONSTANT) * np.float32(2) - 1
-        raw, logits = self._detect(view)
+        raw, logits = self._detect(_view(frame, whole, _DETECTOR_SIZE, cv2.BORDER_CONSTANT), 2 / 255, -1)
         logits = logits.reshape(-1)
         strong = logits >= 0  # score of at least 0.5
         # centre, size, then six key points, the first two the eyes; all but the size relative to the anchor
@@ -96,49 +91,94 @@ class LiteRTFaceMesh:
         boxes[:, :2] += self._anchors[strong]
         boxes[:, 4:] += np.tile(self._anchors[strong], 6)
         faces = _merge_overlapping(boxes, 1 / (1 + np.exp(-logits[strong])))
-        if not faces:
-            return None
-        face = max(faces, key=lambda f: f[2] * f[3]) * _DETECTOR_SIZE
-        (x, y), right, left = (whole @ [*p, 1] for p in (face[:2], face[4:6], face[6:8]))
-        side = max(face[2:4]) * whole[0, 0] * _MARGIN
-        return Region(x, y, side, np.arctan2(*(left - right)[::-1]))
+        faces.sort(key=lambda face: face[2] * face[3], reverse=True)
+        return [_region_of_box(face * _DETECTOR_SIZE, whole) for face in faces]
 
     def mesh(self, frame: np.ndarray, region: Region) -> np.ndarray | None:
         """The 468 mesh points (468, 2) of the face in ``region``, or None when there is none."""
         matrix = region.matrix(_MESH_SIZE)
-        raw, logit = self._mesh(_view(frame, matrix, _MESH_SIZE, cv2.BORDER_REPLICATE))
+        raw, logit = self._mesh(_view(frame, matrix, _MESH_SIZE, cv2.BORDER_REPLICATE), 1 / 255, 0)
         if logit.item() <= 0:  # probability of a face at most 0.5
             return None
         points = raw.reshape(-1, 3)[:, :2]
-        return points @ matrix[:, :2].T + matrix[:, 2]
+        return points @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32)
 
 
-BACKENDS: dict[str, Callable[[], LandmarkBackend]] = {"litert": LiteRTFaceMesh}
+class MeshTrack:
+    """Follows a face by its mesh. At first it is the largest; a lost one is looked for where it was, else the largest again."""
+
+    def __init__(self, model: LiteRTFaceMesh) -> None:
+        self.faces = 0
+        self._model = model
+        self._region: Region | None = None
+        self._last: Region | None = None
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray | None:
+        """See ``Track``."""
+        mesh = self._model.mesh(frame, self._region) if self._region else None
+        if mesh is None and (found := self._find(frame)):
+            mesh = self._model.mesh(frame, found)
+        self._region = None if mesh is None else _region_of_mesh(mesh)
+        self._last = self._region or self._last
+        return None if mesh is None else mesh[MESH_TO_68]
+
+    def _find(self, frame: np.ndarray) -> Region | None:
+        found = self._model.find(frame)
+        self.faces = max(self.faces, len(found))
+        last = self._last
+        near = [face for face in found if last and np.hypot(face.x - last.x, face.y - last.y) < last.side / 2]
+        return next(iter(near or found), None)
+
+
+def _litert(_: str) -> LandmarkBackend:
+    return LiteRTFaceMesh()
+
+
+def _mediapipe(_: str) -> LandmarkBackend:
+    from espnet2_avsr_llm.data.roi.mediapipe_mesh import MediapipeFaceMesh
+
+    return MediapipeFaceMesh()
+
+
+def _precomputed(folder: str) -> LandmarkBackend:
+    from espnet2_avsr_llm.data.roi.precomputed import PrecomputedLandmarks
+
+    return PrecomputedLandmarks(folder)
+
+
+BACKENDS: dict[str, Callable[[str], LandmarkBackend]] = {"litert": _litert, "mediapipe": _mediapipe, "precomputed": _precomputed}
 
 
 @functools.lru_cache
 def get_backend(name: str) -> LandmarkBackend:
-    """The backend ``name`` of ``BACKENDS``, made once per process.
+    """A backend, made once per process.
+
+    Args:
+        name: ``litert``, ``mediapipe``, or ``precomputed:FOLDER``.
 
     Raises:
         ValueError: no such backend.
     """
-    if name not in BACKENDS:
+    kind, _, argument = name.partition(":")
+    if kind not in BACKENDS:
         raise ValueError(f"no landmark backend {name!r}: choose from {', '.join(sorted(BACKENDS))}")
-    return BACKENDS[name]()
+    return BACKENDS[kind](argument)
 
 
-def _interpreter(name: str) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Load a model; the result maps its (size, size, 3) float32 input to its outputs."""
+def _interpreter(name: str) -> Callable[[np.ndarray, float, float], list[np.ndarray]]:
+    """Load a model; the result maps (size, size, 3) uint8, times a factor, plus an offset, to the model's outputs."""
     from ai_edge_litert.interpreter import Interpreter
 
     model = Interpreter(model_content=load_model(name), num_threads=1)
     model.allocate_tensors()
     (source,) = model.get_input_details()
     outputs = [output["index"] for output in model.get_output_details()]
+    inputs = model.tensor(source["index"])
 
-    def run(view: np.ndarray) -> list[np.ndarray]:
-        model.set_tensor(source["index"], view[None])
+    def run(view: np.ndarray, factor: float, offset: float) -> list[np.ndarray]:
+        np.multiply(view, np.float32(factor), out=inputs()[0])
+        if offset:
+            inputs()[0] += np.float32(offset)
         model.invoke()
         return [model.get_tensor(index) for index in outputs]
 
@@ -146,9 +186,8 @@ def _interpreter(name: str) -> Callable[[np.ndarray], list[np.ndarray]]:
 
 
 def _view(frame: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.ndarray:
-    """(size, size, 3) float32 in [0, 1]: what ``matrix`` (view to picture) shows of ``frame``."""
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderMode=border) * np.float32(1 / 255)
+    """(size, size, 3) uint8: what ``matrix`` (view to picture) shows of ``frame``."""
+    return cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
 
 
 def _anchors() -> np.ndarray:
@@ -179,9 +218,15 @@ def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return common / np.maximum(box[2:4].prod() + boxes[:, 2:4].prod(1) - common, 1e-9)
 
 
+def _region_of_box(face: np.ndarray, whole: np.ndarray) -> Region:
+    """Where the mesh looks first, given a detected face (16,) in pixels of the detector's view ``whole``."""
+    (x, y), right, left = (whole @ [*point, 1] for point in (face[:2], face[4:6], face[6:8]))
+    return Region(x, y, max(face[2:4]) * whole[0, 0] * _MARGIN, np.arctan2(*(left - right)[::-1]))
+
+
 def _region_of_mesh(mesh: np.ndarray) -> Region:
     """Where the mesh of the next frame looks, given the points (468, 2) of this one."""
-    low, high = mesh.min(0), mesh.max(0)
-    right, left = mesh[list(_MESH_EYES)]
-    x, y = (low + high) / 2
-    return Region(x, y, (high - low).max() * _MARGIN, np.arctan2(*(left - right)[::-1]))
+    columns = np.ascontiguousarray(mesh.T)
+    (left, top), (right, bottom) = columns.min(1), columns.max(1)
+    dx, dy = mesh[_MESH_EYES[1]] - mesh[_MESH_EYES[0]]
+    return Region((left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) * _MARGIN, np.arctan2(dy, dx))

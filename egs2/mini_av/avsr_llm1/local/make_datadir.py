@@ -9,7 +9,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from espnet2_avsr_llm.bin.datadir import write_dir
+from espnet2_avsr_llm.data.tables import write_dir
 
 
 def main(argv: list[str] | None = None) -> None:

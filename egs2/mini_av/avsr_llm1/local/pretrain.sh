@@ -27,6 +27,7 @@ EOF
 )
 
 . ./path.sh
+. ./cmd.sh
 . ./utils/parse_options.sh
 . ./db.sh
 
@@ -39,7 +40,9 @@ corpus=${work}/corpus
 log "Building the pretraining corpus in ${corpus}"
 python3 local/make_corpus.py --out "${corpus}" --seed "${seed}" --nj "${nj}" --labels --split "pretrain:${clips}:${speakers}"
 python3 local/make_datadir.py --corpus "${corpus}" --split pretrain --out_dir "${work}/data"
-python3 -m espnet2_avsr_llm.bin.dump --in_dir "${work}/data" --out_dir "${work}/dump" --nj "${nj}"
+dump="python3 -m espnet2_avsr_llm.bin.dump --in_dir ${work}/data --out_dir ${work}/dump"
+${train_cmd} JOB=1:"${nj}" "${work}/dump/log/dump.JOB.log" ${dump} --nj "${nj}" --job JOB
+${dump} --finish
 
 for part in whisper avhubert llama; do
     log "Pretraining ${part}"
