@@ -9,12 +9,12 @@ from pathlib import Path
 def read_rates(exp: Path) -> tuple[dict[str, float], int]:
     """WER in percent by condition, and the number of test utterances."""
     rates, sentences = {}, 0
-    for path in sorted(exp.glob("*/*/*/score_wer/result.json")):
+    for path in sorted(exp.glob("*/*/*/*/score_wer/result.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         rates[path.parts[-3]] = result["percent"]
         sentences = result["sentences"]
     if "clean" not in rates:
-        sys.exit(f"{exp}: no */*/clean/score_wer/result.json: the recipe did not reach stage 13 for it")
+        sys.exit(f"{exp}: no */*/*/clean/score_wer/result.json: the recipe did not reach stage 13 for it")
     return rates, sentences
 
 

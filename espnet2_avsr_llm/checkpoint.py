@@ -7,6 +7,8 @@ It holds projectors, adapters, added rows and buffers of our own; never a tensor
 from __future__ import annotations
 
 import json
+import pickle
+import re
 from pathlib import Path
 from typing import Any, Iterable
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet2_avsr_llm.data.atomic import atomic_path
-from espnet2_avsr_llm.hub.pretrained import Pretrained
+from espnet2_avsr_llm.hub.pretrained import Pretrained, refuse_non_finite
 
 _SHOWN = 10  # names that an error lists
 
@@ -60,8 +62,9 @@ class Checkpointed(nn.Module):
         """Load a checkpoint; missing or unexpected tensors are errors even with ``strict=False``.
 
         Raises:
-            RuntimeError: the checkpoint is of another model; the message says what differs.
+            RuntimeError: the checkpoint is of another model, or holds NaN; the message says what differs.
         """
+        refuse_non_finite({name: t for name, t in state_dict.items() if isinstance(t, Tensor)}, "The checkpoint")
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         missing = [name for name in result.missing_keys if not self._is_external(name)]
         if missing or result.unexpected_keys:
@@ -87,8 +90,19 @@ def save(states: Any, path: Path | str) -> None:
 
 
 def load(path: Path | str, map_location="cpu") -> Any:
-    """``torch.load`` that executes nothing from the file."""
-    return torch.load(path, map_location=map_location, weights_only=True)
+    """``torch.load`` that executes nothing from the file.
+
+    Raises:
+        RuntimeError: it is truncated, or asks for what no checkpoint needs.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as e:
+        name = re.search(r"GLOBAL (\S+)", str(e))
+        asks = f"asks for {name[1]}, which no checkpoint needs" if name else f"cannot be read safely ({str(e).splitlines()[-1]})"
+        raise RuntimeError(f"{path} {asks}. It was refused, and nothing of it was run") from e
+    except (RuntimeError, EOFError) as e:
+        raise RuntimeError(f"{path} is truncated or no checkpoint: {e}") from e
 
 
 def average(paths: Iterable[Path]) -> dict[str, Tensor]:

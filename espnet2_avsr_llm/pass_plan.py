@@ -44,7 +44,6 @@ class Pass:
         if any(not isinstance(r, int) or r < 1 for r in self.rates.values()):
             raise ValueError(f"Pass: rates are integers from 1, not {dict(self.rates)}")
 
-
     @property
     def scale(self) -> str:
         """The rates as a name: ``audio4_video2``."""

@@ -1,7 +1,7 @@
 """Parameters, tokens and FLOPs of a configuration, from the sizes alone: nothing is allocated or downloaded.
 
 `paper_tflops` is the formula behind Llama-MTSK's figure 5 (arXiv 2503.06362, specification 2.3): 2 (P - E) n, with P the
-parameters of LLM and adapter, E those of the input embedding (0 where it is also the head), n = audio + video + prompt tokens.
+active parameters of LLM and adapter, E those of the input embedding (0 where it is also the head), n = audio + video + prompt tokens.
 `llm_tflops` is what this program computes to read the same prefix: the layers over every token with BOS and delimiters, the
 attention products, and the head at one position.
 """
@@ -93,13 +93,14 @@ def _cost(model: AVSRLLM, pass_: Pass, seconds: float, prompt: int) -> dict[str,
         **{f"{stream}_tokens": count.streams.get(stream, 0) for stream in ("audio", "video", *({"audiovisual"} & set(count.streams)))},
         "prompt_tokens": prompt,
         "llm_tflops": prefill_flops(model, pass_, count.prefix) / 1e12,
-        "paper_tflops": 2 * _paper_parameters(model) * (sum(count.streams.values()) + prompt) / 1e12,
+        "paper_tflops": 2 * _paper_parameters(model, pass_) * (sum(count.streams.values()) + prompt) / 1e12,
     }
 
 
-def _paper_parameters(model: AVSRLLM) -> int:
+def _paper_parameters(model: AVSRLLM, pass_: Pass) -> int:
     inputs, outputs = model.llm.model.get_input_embeddings().weight, model.llm.model.get_output_embeddings().weight
-    return sum(p.numel() for p in model.llm.parameters()) - (0 if inputs is outputs else inputs.numel())
+    llm = sum(p.numel() for name, p in model.llm.named_parameters() if "lora_" not in name) - (0 if inputs is outputs else inputs.numel())
+    return llm + (model.adapter.active(pass_) if model.adapter is not None else 0)
 
 
 def prefill_flops(model: AVSRLLM, pass_: Pass, n: int) -> int:
@@ -107,7 +108,7 @@ def prefill_flops(model: AVSRLLM, pass_: Pass, n: int) -> int:
     llm = model.llm.model
     head = llm.get_output_embeddings()
     weights = [m.weight.numel() for name, m in llm.named_modules() if isinstance(m, nn.Linear) and m is not head and "lora_" not in name]
-    linear = sum(weights) + (model.adapter.active(pass_) if model.adapter is not None else 0)
+    linear = sum(weights) + (model.adapter.multiplications(pass_) if model.adapter is not None else 0)
     config = llm.config
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 2 * n * n * config.num_attention_heads * head_width * config.num_hidden_layers  # causal: half of QK' and of AV

@@ -225,7 +225,7 @@ def train_command(corpus, tmp_path_factory):
             if shapes is None:
                 make_shape.main(["--config", str(folder / "config.yaml"), "--data_dirs", str(corpus / phase), "--outs", str(shape)])
             args += [f"--{phase}_shape_file", shape]
-            data = {"speech": ("wav.scp", "sound"), "video": ("video.scp", "video"), "text": ("text", "text")}
+            data = {"speech": ("wav.scp", "speech"), "video": ("video.scp", "video"), "text": ("text", "text")}
             streams = {"speech": config["audio_frontend"], "video": config["video_frontend"], "text": True}
             for name, (file, kind) in data.items():
                 if streams[name]:

@@ -78,6 +78,24 @@ def test_overrides_as_in_training(capsys):
     assert by_part["projector"]["total"] == 3 * 1024 * 2048 + 2048 + 2048 * 32 + 32 + 64
 
 
+def test_released_joint_mixture_of_projectors(capsys):
+    """Llama-SMoP's checkpoint (specification 3.2): pooled features of width 1024, LayerNorm, four experts and a router."""
+    args = ["--config", CONF / "llama_smop_jejr.yaml", "--json", "--compression", "avg_pool", "--audio_frontend_conf", "arch=whisper-medium.en"]
+    args += ["--projector_conf", "layer_norm=true", "--plan_conf", "passes=[{task: avsr, rates: {audio: 4, video: 2}}]"]
+    projector = json.loads(run(capsys, *args))["parameters"]["by_part"]["projector"]
+    assert projector["total"] == 25_202_688
+    assert projector["active"] == 25_202_688 - 4 * 1024  # two experts of an audio token and two of a video token
+
+
+def test_sizes_of_mome_by_override(capsys):
+    """Specification 4.2: 1B as configured, 3B with bottleneck 12."""
+    args, larger = ["--config", CONF / "mome_mhsa.yaml", "--json"], ["--llm_conf", "arch=llama-3.2-3b", "--adapter_conf", "bottleneck=12"]
+    small, large = (json.loads(run(capsys, *args, *more))["parameters"]["by_part"]["adapter"] for more in ([], larger))
+    assert [round(n / 1e6, 2) for n in (small["active"], large["active"])] == [3.54, 12.73]
+    assert [round(n / 1e6, 1) for n in (small["total"], large["total"])] == [14.1, 53.6]
+    assert small["trainable"] == small["total"]
+
+
 def test_table(capsys):
     out = run(capsys, "--config", CONF / "llama_avsr_asr.yaml", "--llm_conf", "arch=tiny-llama")
     assert "audio_frontend" in out and "asr {'audio': 3}" in out and "(10.0 s)" in out
@@ -98,17 +116,18 @@ def test_on_meta_allocates_nothing_and_asks_for_no_source():
     assert not any(p.is_floating_point() and p.device.type != "meta" for p in model.buffers() if p.numel() > 1e6)
 
 
-def test_flops_of_the_prefix_against_a_counter(make_model, make_batch):
+@pytest.mark.parametrize("adapter", [None, "lora", "mome"])
+def test_flops_of_the_prefix_against_a_counter(make_model, make_batch, adapter):
     """torch's own count of multiplications of one prefill, for a model whose rotary and norms are negligible."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = make_model("asr", adapter=None).eval()
+    model = make_model("asr", adapter=adapter).eval()
     n, seconds = len(model.llm.tokens.prompt_ids("asr")), 2.0
     batch = make_batch((int(seconds * 16000), None, 1))
     (pass_,) = model.plan.passes()
     inputs, _ = model.prepare(model.encode(model.inputs(batch)), pass_)
     model.llm.model.set_attn_implementation("eager")
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, model.use(pass_):
         model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, 1)
     (cost,) = summarise(model, None, seconds, n)["passes"]
     tokens, config = inputs.inputs_embeds.shape[1], model.llm.model.config

@@ -64,6 +64,10 @@ class LoRA(nn.Module):
         names = self.names(pass_)
         return sum(p.numel() for layer in self._layers() for name, p in layer.named_parameters() if name.split(".")[-2] in names)
 
+    def multiplications(self, pass_: Pass) -> int:
+        """Multiplications of a token in a pass."""
+        return self.active(pass_)
+
     @contextmanager
     def use(self, pass_: Pass, attention_mask: Tensor | None = None):
         """Select the sets of a pass for the LLM calls inside, leaving ``requires_grad`` alone.

@@ -142,6 +142,10 @@ class MoME(nn.Module):
         """Number of parameters that a token uses."""
         return sum(layer.active(self._router(pass_)) for layer in self.layers)
 
+    def multiplications(self, pass_: Pass) -> int:
+        """Multiplications of a token in a pass; where all experts are computed densely, those of all."""
+        return sum(layer.multiplications(self._router(pass_)) for layer in self.layers)
+
 
 class Mixture(nn.Module):
     """The experts beside one layer, stacked in one tensor for each of their four kinds of parameters; shared experts come first.
@@ -169,8 +173,12 @@ class Mixture(nn.Module):
         """MoME(x) for (..., D), and how it was routed; in float32, as the parameters."""
         x = x.to(self.down.dtype)
         routing = self.routers[router](x)
-        mix = self.dense if (len(self.down) - self.shared - self.top_k) * self.down.shape[1] <= DENSE_LIMIT else self.grouped
-        return mix(x, routing), routing
+        return (self.dense if self.is_dense else self.grouped)(x, routing), routing
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all experts are computed for every token."""
+        return (len(self.down) - self.shared - self.top_k) * self.down.shape[1] <= DENSE_LIMIT
 
     def dense(self, x: Tensor, routing: Routing) -> Tensor:
         """Every expert computed for every token, in two products; the gates of experts that are not chosen are zero."""
@@ -191,9 +199,13 @@ class Mixture(nn.Module):
 
     def active(self, router: str) -> int:
         """Parameters that a token uses: (shared + K) (2 D b + b + D) + D routed."""
-        used = self.shared + self.top_k
         stacked = (self.down, self.down_bias, self.up, self.up_bias)
-        return used * sum(p[0].numel() for p in stacked) + self.routers[router].weight.numel()
+        return (self.shared + self.top_k) * sum(p[0].numel() for p in stacked) + self.routers[router].weight.numel()
+
+    def multiplications(self, router: str) -> int:
+        """Multiplications of a token: products with the router and the computed experts, whose outputs a gate each weights."""
+        computed = len(self.down) if self.is_dense else self.shared + self.top_k
+        return computed * (2 * self.down[0].numel() + self.up_bias[0].numel()) + self.routers[router].weight.numel()
 
 
 def _expert(x: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor) -> Tensor:

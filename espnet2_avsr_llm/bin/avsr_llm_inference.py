@@ -1,4 +1,4 @@
-"""Decode test sets: every noise condition asked for, in one process."""
+"""Decode a test set: every trained task and rate, or those asked for, in every noise condition, in one process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 
@@ -25,13 +26,20 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--asr_train_config", help="config.yaml of the experiment")
     parser.add_argument("--asr_model_file", help="checkpoint")
     parser.add_argument("--data_dir", help="dumped test set: wav.scp and video.scp")
-    parser.add_argument("--output_dir", help="writes CONDITION/{text,token,token_int,score,log.json} here")
-    parser.add_argument("--conditions", nargs="+", default=["clean"], help="clean, or names of noise lists in --noise_dir")
+    parser.add_argument("--output_dir", help="writes PASS/CONDITION/{text,token,token_int,score,log.json} here")
+    parser.add_argument(
+        "--requests",
+        nargs="+",
+        metavar="KEY=VALUE,...",
+        help="what to decode with: task, audio_rate, video_rate, max_llm_tokens, max_tflops; default: each pass the model was trained for",
+    )
+    parser.add_argument("--conditions", nargs="+", default=["clean"], help="clean, or names of noise lists in --noise_dir (these where the task hears)")
     parser.add_argument("--noise_dir", help="folder of noise lists (stage 5)")
     parser.add_argument("--ngpu", type=int, choices=[0, 1], default=0, help="1: decode on the GPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--num_threads", type=int, help="CPU threads")
     parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--merge_adapter", action="store_true", help="merge the adapter into the LLM while decoding")
     parser.add_argument("--beam_size", type=int, default=1)
     parser.add_argument("--nbest", type=int, default=1)
     parser.add_argument("--length_penalty", type=float, default=1.0)
@@ -55,17 +63,32 @@ def main(argv: list[str] | None = None) -> None:
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     utterances = read_data_dir(Path(args.data_dir))
-    todo = [c for c in args.conditions if not complete(Path(args.output_dir) / c / "text", utterances, Path(args.asr_model_file))]
+    cells = {Path(args.output_dir) / request.name / c: (request, c) for request, c in grid(args)}
+    todo = [folder for folder in cells if not complete(folder / "text", utterances, Path(args.asr_model_file))]
     if not todo:
-        logging.info(f"{args.output_dir}: all conditions are decoded")
+        logging.info(f"{args.output_dir}: everything asked for is decoded")
         return
     options = {name: getattr(args, name) for name in SEARCH}
-    speech2text = Speech2Text(
-        args.asr_train_config, args.asr_model_file, "cuda" if args.ngpu else "cpu", args.dtype, args.batch_size, **options
-    )
-    for condition in todo:
+    device = "cuda" if args.ngpu else "cpu"
+    speech2text = Speech2Text(args.asr_train_config, args.asr_model_file, device, args.dtype, args.batch_size, args.merge_adapter, **options)
+    for folder in todo:
         torch.manual_seed(args.seed)
-        decode(speech2text, utterances, condition, args)
+        decode(speech2text, utterances, *cells[folder], folder, args)
+
+
+def grid(args: argparse.Namespace) -> list[tuple]:
+    """Each request in each condition; noise only for tasks that hear."""
+    from espnet2_avsr_llm.build import PARTS
+    from espnet2_avsr_llm.config import load_config
+    from espnet2_avsr_llm.inference.choose import Request
+    from espnet2_avsr_llm.registry import construct
+
+    config = load_config(args.asr_train_config)
+    trained = construct(PARTS["plan"], config["plan"], config["plan_conf"]).all_passes()
+    requests = [Request.parse(text) for text in args.requests] if args.requests else [Request.of(p) for p in trained]
+    passes = [r.candidates(trained, r.wanted(trained))[0] for r in requests]
+    named = [(replace(r, task=p.task), p) for r, p in zip(requests, passes)]
+    return [(r, c) for r, p in named for c in args.conditions if c == "clean" or set(p.rates) != {"video"}]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -107,18 +130,27 @@ def complete(text: Path, utterances: dict, model_file: Path) -> bool:
     return {line.split(maxsplit=1)[0] for line in text.read_text(encoding="utf-8").splitlines()} == set(utterances)
 
 
-def decode(speech2text, utterances: dict[str, dict[str, str]], condition: str, args: argparse.Namespace) -> None:
+def decode(speech2text, utterances: dict[str, dict[str, str]], request, condition: str, folder: Path, args: argparse.Namespace) -> None:
     """Decode one condition and write its files."""
     from tqdm import tqdm
 
     load = Loader(utterances, speech2text.names, Path(args.noise_dir) / f"{condition}.txt" if condition != "clean" else None)
-    ids, results, start = list(utterances), [], time.perf_counter()
+    ids, results, speech_seconds, start = list(utterances), [], 0.0, time.perf_counter()
     step = 8 * args.batch_size  # utterances in hand: enough to batch those of similar length
-    for i in tqdm(range(0, len(ids), step), desc=condition, unit="chunk"):
+    for i in tqdm(range(0, len(ids), step), desc=f"{request.name} {condition}", unit="chunk"):
         chunk = ids[i : i + step]
-        results += speech2text(**{name: [load(utt, name) for utt in chunk] for name in speech2text.names})
-    log = {"seconds": time.perf_counter() - start, "utterances": len(ids)}
-    write(Path(args.output_dir) / condition, dict(zip(ids, results)), log)
+        inputs = {name: [load(utt, name) for utt in chunk] for name in speech2text.names}
+        speech_seconds += sum(max(seconds(name, x) for name, x in zip(inputs, row)) for row in zip(*inputs.values()))
+        results += speech2text(**inputs, **asdict(request))
+    log = {"seconds": time.perf_counter() - start, "utterances": len(ids), "speech_seconds": speech_seconds}
+    write(folder, dict(zip(ids, results)), log)
+
+
+def seconds(name: str, x) -> float:
+    """Duration of ``speech`` or ``video``; 0 where there is none."""
+    from espnet2_avsr_llm.inference.speech2text import INPUTS_PER_SECOND
+
+    return 0.0 if x is None else len(x) / INPUTS_PER_SECOND[name]
 
 
 class Loader:
@@ -133,11 +165,12 @@ class Loader:
 
     def __call__(self, utt: str, name: str):
         """Array of ``speech`` or ``video``; None where the utterance has none."""
+        from espnet2_avsr_llm.data import MISSING
         from espnet2_avsr_llm.data.media import read_audio, read_roi
         from espnet2_avsr_llm.data.noise import mix
 
         path = self.utterances[utt].get(name)
-        if path is None:
+        if path is None or path == MISSING:
             return None
         if name == "video":
             return read_roi(path)
@@ -166,7 +199,11 @@ def write(folder: Path, results: dict[str, list], log: dict) -> None:
         for name, values in columns.items():
             target = folder / f"{n + 1}best_recog" / name
             write_text(target, "".join(f"{utt} {value}".rstrip() + "\n" for utt, value in values.items()))
-    log["truncated"] = [utt for utt, r in results.items() if r[0][3].truncated]
+    best = {utt: r[0][3] for utt, r in results.items()}
+    log |= {"llm_tokens": sum(h.llm_tokens for h in best.values()), "tflops": sum(h.tflops for h in best.values())}
+    log["picked"] = {utt: {"task": h.task, **h.rates, "llm_tokens": h.llm_tokens} for utt, h in best.items()}
+    log["notes"] = {utt: h.note for utt, h in best.items() if h.note}
+    log["truncated"] = [utt for utt, h in best.items() if h.truncated]
     write_text(folder / "log.json", json.dumps(log, indent=2) + "\n")
     write_text(folder / "text", (folder / "1best_recog" / "text").read_text(encoding="utf-8"))
 

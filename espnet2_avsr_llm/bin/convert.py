@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from typing import NamedTuple
 
 
@@ -28,19 +29,21 @@ def _avhubert(args: argparse.Namespace) -> str:
     return convert_avhubert(args.input, args.output)
 
 
-def _released(args: argparse.Namespace) -> None:
-    from espnet2_avsr_llm.convert.released import Options, convert_released
+def _released(args: argparse.Namespace) -> str:
+    from espnet2_avsr_llm.convert.released import Options, convert_released, describe
 
-    names = ("audio_encoder", "video_encoder", "llm", "tokenizer", "lora_scale", "rope_frequency_dtype", "released", "dtype")
-    options = Options(rates=dict(args.rates) or None, **{name: getattr(args, name) for name in names})
-    convert_released(args.input, args.output, options, args.kind)
+    given = {field.name: getattr(args, field.name) for field in fields(Options)}
+    convert_released(args.input, args.output, Options(**given | {"rates": dict(args.rates)}), args.kind)
+    return describe(args.output)
 
 
-def _to_released(args: argparse.Namespace) -> None:
+def _to_released(args: argparse.Namespace) -> str:
     from espnet2_avsr_llm import checkpoint
     from espnet2_avsr_llm.convert.released import to_released
 
-    checkpoint.save(to_released(args.input, args.model_file), args.output)
+    states = to_released(args.input, args.model_file)
+    checkpoint.save(states, args.output)
+    return f"{args.output}: {len(states)} tensors\n"
 
 
 def _add_released_options(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +57,10 @@ def _add_released_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rope_frequency_dtype", choices=("bfloat16", "float32"), help="default: format of the LLM's tensors")
     parser.add_argument("--released", action="store_true", help="count Whisper features as the released programs do")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the pretrained parts; default: as in the checkpoint")
+
+
+def _add_to_released_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model_file", help="checkpoint trained further from it, instead of its own")
 
 
 def _source(text: str):
@@ -75,7 +82,7 @@ CONVERTERS = {
     "to_released": Converter(
         "experiment folder of a released checkpoint -> its authors' layout (.pth)",
         _to_released,
-        lambda parser: parser.add_argument("--model_file", help="checkpoint trained further from it, instead of its own") and None,
+        _add_to_released_options,
     ),
 }
 
@@ -86,8 +93,8 @@ def get_parser() -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for name, converter in CONVERTERS.items():
         options = kinds.add_parser(name, help=converter.help, description=converter.help)
-        options.add_argument("input", metavar="IN", help="the checkpoint")
-        options.add_argument("output", metavar="OUT", help="folder to write")
+        options.add_argument("input", metavar="IN", help="the checkpoint (or experiment)")
+        options.add_argument("output", metavar="OUT", help="folder (or file) to write")
         converter.add_options(options)
     return parser
 

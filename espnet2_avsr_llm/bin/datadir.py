@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Iterable, Mapping, Optional, Sequence
 
+from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import write_text
 
 PATH_TABLES = ("wav.scp", "video.scp")
@@ -79,8 +80,16 @@ def problems(directory: Path) -> list[str]:
     # ids become file names
     found += [f"{directory}: id {utt!r} holds a slash or starts with a dash or dot" for utt in every if "/" in utt or utt[0] in "-."]
     for name in filter(tables.__contains__, PATH_TABLES):
-        found += [f"{directory / name}: {utt}: no file {path!r}" for utt, path in tables[name].items() if not os.path.isfile(path)]
+        files = ((utt, path) for utt, path in tables[name].items() if path != MISSING)
+        found += [f"{directory / name}: {utt}: no file {path!r}" for utt, path in files if not os.path.isfile(path)]
+    found += [f"{directory}: {utt} has neither sound nor video" for utt in sorted(common_keys(tables)) if not media_of(tables, utt)]
     return found
+
+
+def media_of(tables: Tables, utt: str) -> dict[str, str]:
+    """Those of wav.scp and video.scp that name a file for an utterance (and not ``-``), with the file."""
+    paths = {name: tables[name].get(utt, MISSING) for name in PATH_TABLES if name in tables}
+    return {name: path for name, path in paths.items() if path != MISSING}
 
 
 def common_keys(tables: Mapping[str, Mapping[str, str]]) -> set[str]:
@@ -99,8 +108,10 @@ def drop_reason(tables: Tables, utt: str, shortest: float, longest: float) -> Op
     """
     if not tables["text"][utt].strip():
         return "empty text"
-    for name, rate in (("utt2num_samples", SAMPLES_PER_SECOND), ("utt2num_frames", FRAMES_PER_SECOND)):
-        if name not in tables:
+    if not media_of(tables, utt):
+        return "neither sound nor video"
+    for scp, name, rate in (("wav.scp", "utt2num_samples", SAMPLES_PER_SECOND), ("video.scp", "utt2num_frames", FRAMES_PER_SECOND)):
+        if name not in tables or tables.get(scp, {}).get(utt) == MISSING:
             continue
         seconds = int(tables[name][utt]) / rate
         if not shortest <= seconds <= longest:

@@ -14,7 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_avsr_llm.bin.datadir import Tables, read_dir, write_dir
+from espnet2_avsr_llm.bin.datadir import Tables, media_of, read_dir, write_dir
+from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path, write_text
 
 EXIT_SOME_FAILED = 3
@@ -97,9 +98,9 @@ def plan(in_dir: Path, tables: Tables, out_dir: Path, stride: int) -> list[Job]:
     odd = [f"{utt} {spk}" for utt, spk in speakers.items() if "/" in utt + spk or utt[0] in "-." or spk[:1] in ("", "-", ".")]
     if odd:
         raise ValueError(f"{in_dir / 'utt2spk'}: ids become file names; found {odd[:5]}: no slash, no leading dash or dot")
-    wav, video = tables.get("wav.scp", {}), tables.get("video.scp", {})
+    media = {utt: media_of(tables, utt) for utt in speakers}
     stems = {utt: str(out_dir / "data" / spk / utt) for utt, spk in speakers.items()}
-    return [Job(utt, wav.get(utt), video.get(utt), stems[utt], stride) for utt in sorted(speakers)]
+    return [Job(utt, media[utt].get("wav.scp"), media[utt].get("video.scp"), stems[utt], stride) for utt in sorted(speakers)]
 
 
 def run(jobs: Sequence[Job], nj: int) -> Iterator[Dumped]:
@@ -124,6 +125,8 @@ def dump_utterance(job: Job) -> Dumped:
     from espnet2_avsr_llm.data.media import MediaError
     from espnet2_avsr_llm.data.roi import NoFaceError
 
+    if not (job.wav or job.video):
+        return Dumped(job.utt, error="neither sound nor video")
     try:
         return _finished(job) or _dump(job)
     except MediaError as error:
@@ -199,14 +202,13 @@ def _write_mouth(job: Job, frames) -> None:
 
 def write_tables(out_dir: Path, tables: Tables, jobs: Sequence[Job], done: Sequence[Dumped]) -> None:
     """Write the data directory of what was dumped, with the lengths."""
-    stems = {job.utt: job.stem for job in jobs}
     dumped = {name: tables[name] for name in ("text", "utt2spk") if name in tables}
     if "wav.scp" in tables:
-        dumped["wav.scp"] = {utt: f"{stem}.flac" for utt, stem in stems.items()}
-        dumped["utt2num_samples"] = {result.utt: str(result.n_samples) for result in done}
+        dumped["wav.scp"] = {job.utt: f"{job.stem}.flac" if job.wav else MISSING for job in jobs}
+        dumped["utt2num_samples"] = {result.utt: str(result.n_samples or 0) for result in done}
     if "video.scp" in tables:
-        dumped["video.scp"] = {utt: f"{stem}.mp4" for utt, stem in stems.items()}
-        dumped["utt2num_frames"] = {result.utt: str(result.n_frames) for result in done}
+        dumped["video.scp"] = {job.utt: f"{job.stem}.mp4" if job.video else MISSING for job in jobs}
+        dumped["utt2num_frames"] = {result.utt: str(result.n_frames or 0) for result in done}
     write_dir(out_dir, dumped, [result.utt for result in done])
 
 

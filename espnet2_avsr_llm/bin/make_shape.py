@@ -50,6 +50,9 @@ def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:
         utt, _, text = line.partition(" ")
         frames = {stream: f.num_frames(counts[f.inputs[0]][utt]) for f in frontends for stream in f.streams}
         length = len(tokens.encode(text))
+        for p in plan.all_passes():
+            if not any(count_tokens(p, frames, 0).streams.values()):
+                raise ValueError(f"{data_dir}: {utt} has no audio and no video token in the pass {p.name} (features: {frames}): leave it out, or the pass")
         total = sum(count_tokens(p, frames, prompts[p.task], bos).total(length) for p in plan.longest())
         lengths[utt] = total, max(_video_frames(name, of[utt]) for name, of in counts.items())
     return lengths

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2_avsr_llm.bin.datadir import read_table
+from espnet2_avsr_llm.data import MISSING
 
 SECONDS = 60
 _LEVEL = 0.1  # RMS in the file, so that no 16-bit sample clips
@@ -33,17 +34,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    waves = read_table(args.train_dir / "wav.scp")
-    halves = split_speakers(read_table(args.train_dir / "utt2spk"), args.seed)
+    waves = read_waves(args.train_dir)
+    halves = split_speakers({utt: spk for utt, spk in read_table(args.train_dir / "utt2spk").items() if utt in waves}, args.seed)
     for name, speakers in zip(("train", "test"), halves, strict=True):
         write_babble(args.out_dir / f"babble_{name}.flac", waves, speakers, name, args.seed)
     babble, n_samples = str(args.out_dir / "babble_test.flac"), SECONDS * 16000
     for test_dir in args.test_dir:
-        utts = list(read_table(test_dir / "wav.scp"))
+        utts = list(read_waves(test_dir))
         for snr in args.snrs:
             path = args.out_dir / test_dir.name / f"babble_{snr:g}dB.txt"
             write_noise_list(path, noise_list(utts, babble, n_samples, snr, args.seed))
     logging.info("%s: babble and lists at %s dB", args.out_dir, args.snrs)
+
+
+def read_waves(data_dir: Path) -> dict[str, str]:
+    """The sound file of each utterance that has one."""
+    return {utt: path for utt, path in read_table(data_dir / "wav.scp").items() if path != MISSING}
 
 
 def split_speakers(utt2spk: dict[str, str], seed: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -11,6 +11,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("exps", type=Path, nargs="+", help="experiment folders, scored by `avsr-llm score`")
     parser.add_argument("--output", type=Path, help="write one file for all experiments here, instead of one in each")
+    parser.add_argument("--plot_dir", type=Path, help="draw WER against LLM tokens of every experiment in this folder, into its wer_by_tokens.png")
     return parser
 
 
@@ -25,6 +26,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     else:
         for exp in args.exps:
             write_text(exp / "RESULTS.md", results_markdown([exp]))
+    if args.plot_dir:
+        from espnet2_avsr_llm.scoring.plot import plot_wer_by_tokens, scored_experiments
+
+        plot_wer_by_tokens(scored_experiments(args.plot_dir), args.plot_dir / "wer_by_tokens.png")
     sys.stdout.write(error_table(args.exps) + "\n")
 
 

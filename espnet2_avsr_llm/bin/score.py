@@ -14,7 +14,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--decode_dir",
         type=Path,
         required=True,
-        help="its file text, and that of each condition (a folder in it), is scored into score_wer/ and score_cer/ beside it",
+        help="the file text of each PASS/CONDITION below it is scored into score_wer/ and score_cer/ beside it",
     )
     return parser
 
@@ -26,7 +26,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     from espnet2_avsr_llm.bin.datadir import read_table
     from espnet2_avsr_llm.scoring.files import score_condition
 
-    if not (hyps := sorted([*args.decode_dir.glob("text"), *args.decode_dir.glob("*/text")])):
+    if not (hyps := sorted(args.decode_dir.glob("*/*/text"))):
         raise SystemExit(f"No file named text in {args.decode_dir} or its folders: run the decoding (stage 12) first.")
     refs = read_table(args.ref)
     for hyp in hyps:

@@ -25,7 +25,7 @@ BUILT = re.compile(
 )
 STUBBED = re.compile(
     r"(fairseq|omegaconf|sentencepiece|avhubert|numpy)\..+|(hubert|hubert_pretraining|typing|pathlib|enum)\.\w+|argparse\.Namespace"
-    r"|builtins\.(dict|list|tuple|str|int|float|bool)"
+    r"|builtins\.(dict|list|tuple|str|int|float|bool)|collections\.defaultdict"
 )
 LEGACY_PICKLES = 5  # before torch 1.6: magic number, version, system, the object, its storages' names; then the storages' bytes
 STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"}

@@ -25,7 +25,8 @@ def stacked_filterbanks(speech: np.ndarray) -> np.ndarray:
     """Filterbanks of one utterance, each stacked frame normalised over its 104 values.
 
     Args:
-        speech: (S,) at 16 kHz, not normalised: silence of exact zeros is told from sound.
+        speech: (S,) at 16 kHz in [-1, 1], not normalised: silence of exact zeros is told from sound, and the last frame, which zeros
+            fill up, depends on the level.
 
     Returns:
         (T, 104) float32.

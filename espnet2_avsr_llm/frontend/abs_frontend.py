@@ -59,6 +59,10 @@ class AbsFrontend(Pretrained, ABC):
         self.pin(device)
         self.eval()
 
+    def inputs_of(self, stream: str) -> tuple[str, ...]:
+        """Those of :attr:`inputs` that a stream is made from; it is as long as the longest of them."""
+        return self.inputs
+
     @staticmethod
     @abstractmethod
     def load(folder: str, dtype: torch.dtype) -> nn.Module:

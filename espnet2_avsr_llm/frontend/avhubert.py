@@ -62,6 +62,10 @@ class AVHubertFrontend(AbsFrontend):
         """One feature per video frame."""
         return num_inputs
 
+    def inputs_of(self, stream: str) -> tuple[str, ...]:
+        """Those of :attr:`inputs` that a stream is made from."""
+        return READ_BY[stream]
+
     def forward(self, **inputs: Lengthed) -> dict[str, Lengthed]:
         """Encode.
 

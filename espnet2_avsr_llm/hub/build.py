@@ -80,7 +80,7 @@ def reading(folder: Path | str):
     except SourceError:
         raise
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, EOFError, pickle.UnpicklingError, SafetensorError) as e:
-        raise SourceError(f"{folder} cannot be read ({type(e).__name__}). Fetch it again, or name another source. {e}") from e
+        raise SourceError(f"{folder} cannot be loaded ({type(e).__name__}: {e}). If its files are damaged, fetch them again") from e
 
 
 def read_config(folder: Path | str) -> dict:

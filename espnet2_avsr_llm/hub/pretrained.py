@@ -80,7 +80,7 @@ class Pretrained(nn.Module):
 
     def pin(self, device: str | None) -> None:
         """Keep this part on a device of its own, wherever the model around it is moved; None lets it follow."""
-        if device is not None:
+        if device is not None and self.device.type != "meta":
             self.to(device)
             self._pinned = True
 

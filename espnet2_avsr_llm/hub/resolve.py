@@ -9,6 +9,9 @@ from importlib import resources
 from pathlib import Path
 
 
+IGNORED = ["original/*", "*.gguf", "*.onnx", "*.msgpack", "*.h5"]  # other forms of the same weights
+
+
 class SourceError(RuntimeError):
     """A pretrained part is missing, gated, or not what was expected."""
 
@@ -36,21 +39,25 @@ def resolve(source: str, revision: str | None = None) -> Path:
 
 def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     page = f"https://huggingface.co/{repo}"
-    try:
-        return Path(snapshot_download(repo, revision=revision, ignore_patterns=["original/*", "*.gguf", "*.onnx", "*.msgpack", "*.h5"]))
-    except GatedRepoError as e:
-        raise SourceError(f"{repo} is gated: accept its licence at {page}, then set HF_TOKEN to a token of that account") from e
-    except RepositoryNotFoundError as e:
-        raise SourceError(f"{repo} is neither a folder here nor a repository on the hub ({page}); a private one needs HF_TOKEN") from e
-    except (LocalEntryNotFoundError, OSError) as e:
-        offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
-        raise SourceError(
-            f"{repo} is not in the cache and {offline}. On a machine with network run `hf download {repo}`, "
-            "copy the folder here, and name that folder as the source"
-        ) from e
+    by_hand = f"On a machine with network run `hf download {repo}`, copy the folder here, and name that folder as the source"
+    for again in (False, True):
+        try:
+            return Path(snapshot_download(repo, revision=revision, ignore_patterns=IGNORED, force_download=again))
+        except GatedRepoError as e:
+            raise SourceError(f"{repo} is gated: accept its licence at {page}, then set HF_TOKEN to a token of that account. To work offline: {by_hand}") from e
+        except RevisionNotFoundError as e:
+            raise SourceError(f"{repo} has no revision {revision!r}: {page}/commits/main lists them") from e
+        except RepositoryNotFoundError as e:
+            raise SourceError(f"{repo} is neither a folder here nor a repository on the hub ({page}); a private one needs HF_TOKEN") from e
+        except OSError as e:
+            if "Consistency check failed" in str(e) and not again:
+                continue  # what came is not what the hub announced: it is thrown away and fetched once more
+            why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else f"the hub cannot be reached ({type(e).__name__}: {e!s:.120})"
+            raise SourceError(f"{repo} is not in the cache and {why}. {by_hand}") from e
+    raise AssertionError("the second round returns or raises")
 
 
 def arch(name: str) -> dict:

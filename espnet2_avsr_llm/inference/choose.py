@@ -8,7 +8,7 @@ from typing import Mapping, Sequence
 from espnet2_avsr_llm.config import override
 from espnet2_avsr_llm.lengths import TokenCount, count_tokens
 from espnet2_avsr_llm.model import AVSRLLM
-from espnet2_avsr_llm.pass_plan import TASKS, Pass
+from espnet2_avsr_llm.pass_plan import Pass, task_of
 from espnet2_avsr_llm.registry import construct
 from espnet2_avsr_llm.summary import prefill_flops
 
@@ -20,7 +20,7 @@ class Request:
     Attributes:
         task: ``asr``, ``vsr`` or ``avsr``; None is the trained one that reads the most.
         audio_rate: compression rate; None is the finest trained one that the budget allows.
-        video_rate: likewise.
+        video_rate: likewise; it is also that of a joint audio-visual stream.
         max_llm_tokens: what the LLM may read of an utterance before it writes: BOS, delimiters, audio, video, prompt.
         max_tflops: what reading it may cost (``llm_tflops`` of ``avsr-llm summary``).
     """
@@ -43,7 +43,7 @@ class Request:
     @classmethod
     def of(cls, pass_: Pass) -> "Request":
         """That of exactly one pass."""
-        return cls(pass_.task, pass_.rates.get("audio"), pass_.rates.get("video"))
+        return cls(pass_.task, pass_.rates.get("audio"), pass_.rates.get("video", pass_.rates.get("audiovisual")))
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Request:
 
     def allows(self, pass_: Pass) -> bool:
         """Whether the rates of a pass are those asked for."""
-        rates = {"audio": self.audio_rate, "video": self.video_rate}
+        rates = {"audio": self.audio_rate, "video": self.video_rate, "audiovisual": self.video_rate}
         return all(rates[stream] in (None, rate) for stream, rate in pass_.rates.items())
 
     def candidates(self, trained: Sequence[Pass], task: str) -> list[Pass]:
@@ -93,8 +93,8 @@ class Choice:
     note: str
 
 
-def choose_task(trained: Sequence[Pass], request: Request, present: set[str]) -> tuple[str, str]:
-    """The task asked for, or the trained one that fits an utterance that lacks a stream.
+def choose_task(trained: Sequence[Pass], request: Request, present: set[str]) -> tuple[list[Pass], str]:
+    """Passes of the task asked for, or of the trained one that fits an utterance that lacks a stream.
 
     Args:
         trained: passes of the training plan.
@@ -102,24 +102,25 @@ def choose_task(trained: Sequence[Pass], request: Request, present: set[str]) ->
         present: streams of the utterance.
 
     Returns:
-        The task; and a note when it is another than asked for, or is read without one of its streams.
+        Those of its passes that the request allows; and a note when the task is another, or is read without one of its streams.
     """
     wanted = request.wanted(trained)
-    missing = sorted(TASKS[wanted] - present)
+    passes = request.candidates(trained, wanted)
+    missing = sorted(passes[0].rates.keys() - present)
     if not missing:
-        return wanted, ""
+        return passes, ""
     lacking = f"no {' and no '.join(missing)}"
-    fitting = next((p.task for p in trained if TASKS[p.task] <= present and request.allows(p)), None)
-    return (fitting, f"{lacking}: {fitting} instead of {wanted}") if fitting else (wanted, lacking)
+    fitting = [p for p in trained if p.rates.keys() <= present and request.allows(p)]
+    return (fitting, f"{lacking}: {fitting[0].task} instead of {wanted}") if fitting else (passes, lacking)
 
 
-def choose_pass(model: AVSRLLM, request: Request, task: str, windows: Sequence[Mapping[str, int]], note: str) -> Choice:
-    """The finest trained pass of a task that the request allows: that with the most audio and video tokens, ties to audio.
+def choose_pass(model: AVSRLLM, request: Request, passes: Sequence[Pass], windows: Sequence[Mapping[str, int]], note: str) -> Choice:
+    """The finest pass that the request's budget allows: that with the most audio and video tokens, ties to audio.
 
     Args:
         model: the model.
         request: the request.
-        task: of :func:`choose_task`.
+        passes: of :func:`choose_task`.
         windows: encoder features of each stream, for each window of the utterance.
         note: of :func:`choose_task`.
 
@@ -130,7 +131,7 @@ def choose_pass(model: AVSRLLM, request: Request, task: str, windows: Sequence[M
         ValueError: the utterance has no token of any stream.
     """
     counted = []
-    for p in request.candidates(model.plan.all_passes(), task):
+    for p in passes:
         counts = [_count(model, p, frames) for frames in windows]
         tokens = {s: sum(c.streams[s] for c in counts) for s in p.rates}
         if any(tokens.values()):
@@ -154,6 +155,5 @@ def _count(model: AVSRLLM, pass_: Pass, frames: Mapping[str, int]) -> TokenCount
     """Tokens of one window, with the prompt of what remains when a stream has none."""
     tokens = model.llm.tokens
     count = count_tokens(pass_, frames, prompt=0, bos=int(tokens.bos_id is not None))
-    there = {stream for stream, n in count.streams.items() if n}
-    task = next((t for t, streams in TASKS.items() if streams == there), None)
+    task = task_of(stream for stream, n in count.streams.items() if n)
     return replace(count, prompt=len(tokens.prompt_ids(task))) if task else count

@@ -146,7 +146,9 @@ def _scores(model: AVSRLLM, output, search: Search) -> Tensor:
     """Sum of log-probabilities (B nbest,)."""
     beams = getattr(output, "beam_indices", None)
     steps = model.llm.model.compute_transition_scores(output.sequences, output.scores, beams, normalize_logits=search.beam_size == 1)
-    return steps.masked_fill(output.sequences[:, -steps.shape[1] :] == model.llm.tokens.pad_id, 0.0).nan_to_num(neginf=0.0).sum(1)
+    is_eos = output.sequences[:, -steps.shape[1] :] == model.llm.tokens.eos_id
+    padding = is_eos.cumsum(1) - is_eos.long() > 0  # by place, not by id: EOS itself pads where the LLM has no token for it
+    return steps.masked_fill(padding, 0.0).nan_to_num(neginf=0.0).sum(1)
 
 
 def _hypothesis(model: AVSRLLM, ids: list[int], score: float, limit: int, pass_: Pass, read: int) -> Hypothesis:

@@ -40,7 +40,12 @@ def load_model(config_file: Path | str, model_file: Path | str | None, device: s
 
 
 def locate(source: str, config_file: Path) -> str:
-    """A relative folder as seen from here, or else from the configuration's folder or one above it (packed models)."""
+    """A folder as seen from here, or else by the end of its path (two names or more) from the configuration's folder or one above it.
+
+    Packed models are unpacked elsewhere, and converted experiments, which hold their sources, may be moved.
+    """
     if Path(source).is_dir():
         return source
-    return next((str(p / source) for p in config_file.resolve().parents if (p / source).is_dir()), source)
+    names = Path(source).parts
+    ends = [Path(*names[i:]) for i in range(max(1, len(names) - 1))]
+    return next((str(p / end) for p in config_file.resolve().parents for end in ends if (p / end).is_dir()), source)

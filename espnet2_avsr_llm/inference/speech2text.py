@@ -6,7 +6,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Sequence, Union
+from typing import Any, NamedTuple, Sequence, Union
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from espnet2_avsr_llm.data.collate import collate
 from espnet2_avsr_llm.data.media import read_audio, read_roi, read_video
 from espnet2_avsr_llm.data.preprocess import eval_inputs
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
+from espnet2_avsr_llm.hub.archive import check_archive
 from espnet2_avsr_llm.inference.choose import Choice, Request, choose_pass, choose_task
 from espnet2_avsr_llm.inference.generate import Hypothesis, Search, generate
 from espnet2_avsr_llm.inference.load import load_model
-from espnet2_avsr_llm.pass_plan import TASKS, Pass
+from espnet2_avsr_llm.pass_plan import Pass
 
 INPUTS_PER_SECOND = {"speech": 16000, "video": 25}
 ROI_SIZE = 96
@@ -98,7 +99,10 @@ class Speech2Text:
             from espnet_model_zoo.downloader import ModelDownloader
 
             cachedir = cachedir or str(Path.home() / ".cache" / "espnet_model_zoo")
-            files = ModelDownloader(cachedir).download_and_unpack(model_tag)
+            downloader = ModelDownloader(cachedir)
+            if Path(fetched := downloader.download(model_tag)).is_file():
+                check_archive(fetched)
+            files = downloader.download_and_unpack(model_tag)
         return Speech2Text(**{k: files[k] for k in ("asr_train_config", "asr_model_file")}, **options)
 
     def __call__(
@@ -153,20 +157,24 @@ class Speech2Text:
 
     def _plan(self, number: int, utterance: dict[str, np.ndarray], request: Request) -> tuple[list[dict[str, np.ndarray]], Choice]:
         """Windows of an utterance, as model inputs, and the pass that decodes them."""
-        present = {s for f in self.model.frontends.values() if any(len(utterance[name]) for name in f.inputs) for s in f.streams}
-        task, note = choose_task(self.trained, request, present)
-        names = self.model.input_names(TASKS[task])
+        present = {s for f in self.model.frontends.values() for s in f.streams if any(len(utterance[name]) for name in f.inputs_of(s))}
+        passes, note = choose_task(self.trained, request, present)
+        names = self.model.input_names(passes[0].rates)
         windows = [eval_inputs(w.get("speech"), w.get("video"), self._filterbanks) for w in self._windows({n: utterance[n] for n in names})]
-        frames = [{s: count(len(w[name])) for s, (name, count) in self._sources().items() if name in names} for w in windows]
         try:
-            return windows, choose_pass(self.model, request, task, frames, note)
+            return windows, choose_pass(self.model, request, passes, [self._features(w) for w in windows], note)
         except ValueError as e:
             raise ValueError(f"Utterance {number}: {e}") from None
 
-    def _sources(self) -> dict[str, tuple[str, Callable[[int], int]]]:
-        """Of each stream the input it is made from, and the number of features by the length of that."""
-        counts = [(f, (lambda frames: frames) if f.filterbanks else f.num_frames) for f in self.model.frontends.values()]
-        return {stream: (f.inputs[0], count) for f, count in counts for stream in f.streams}
+    def _features(self, window: dict[str, np.ndarray]) -> dict[str, int]:
+        """Encoder features of each stream whose inputs a window has."""
+        found = {}
+        for f in self.model.frontends.values():
+            for stream in f.streams:
+                lengths = [len(window[name]) for name in f.inputs_of(stream) if name in window]
+                # filterbanks are features already
+                found |= {stream: max(lengths) if f.filterbanks else f.num_frames(max(lengths))} if lengths else {}
+        return found
 
     def _utterances(self, speech, video) -> list[dict[str, np.ndarray]]:
         given = {"speech": speech, "video": video}

@@ -5,17 +5,24 @@ Shapes: `B` batch, `N` LLM tokens, `D` LLM width, `V` vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Callable
 
 import torch
 from torch import Tensor, nn
 
-from espnet2_avsr_llm.hub.build import build, torch_dtype
+from espnet2_avsr_llm.hub.build import build, from_folder, torch_dtype
 from espnet2_avsr_llm.hub.pretrained import Pretrained
 from espnet2_avsr_llm.hub.resolve import SourceError
 from espnet2_avsr_llm.llm.tokens import Tokens, load_tokens
 
+NEEDED = {"inputs_embeds", "attention_mask", "position_ids", "logits_to_keep"}  # arguments of the LLM's forward
+QUANTS = {
+    "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+    "8bit": {"load_in_8bit": True},
+}
 ADDED_ROWS_SEED = 0  # the added rows are random and frozen, so they are drawn the same in every experiment
 
 
@@ -30,11 +37,18 @@ class CausalLM(Pretrained):
         source: folder or hub id of the weights, instead of the hub id of ``arch``.
         revision: branch, tag or commit of a hub id.
         init: ``pretrained``, or ``random`` (the architecture without weights, to measure sizes and speed).
-        dtype: number format of the frozen weights.
-        attn_implementation: as in transformers (``sdpa``, ``eager``, ``flash_attention_2``).
+        dtype: number format of the frozen weights, and of the computation where they are quantised.
+        quant: ``4bit`` (NF4, double quantisation; QLoRA, arXiv 2305.14314) or ``8bit`` (LLM.int8(), arXiv 2208.07339) keeps the frozen
+            linear layers so; needs the extra ``quant``. A checkpoint belongs to the quantisation that it was trained with. 8bit picks
+            outlier columns over a whole batch, so there an utterance depends slightly on the others.
+        device: keeps the LLM there (``cuda:1``), or spreads its layers over all GPUs (``auto``), wherever the rest is moved.
+        attn_implementation: as in transformers (``sdpa``, ``eager``, ``flash_attention_2``); None takes the fastest that the model has.
         rope_frequency_dtype: number format to which the frequencies of the rotary positions are rounded. The released systems
             were trained and decoded with bfloat16 frequencies (system specification, section 10, item 17).
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+
+    Raises:
+        SourceError: the source is missing, gated or damaged, or its model cannot be run on embeddings.
     """
 
     def __init__(
@@ -44,7 +58,9 @@ class CausalLM(Pretrained):
         revision: str | None = None,
         init: str = "pretrained",
         dtype: str = "bfloat16",
-        attn_implementation: str = "sdpa",
+        quant: str | None = None,
+        device: str | None = None,
+        attn_implementation: str | None = None,
         rope_frequency_dtype: str = "float32",
         gradient_checkpointing: bool = False,
     ):
@@ -53,24 +69,24 @@ class CausalLM(Pretrained):
         super().__init__()
         self.tokens: Tokens = load_tokens(source, revision, init, arch)
         number = torch_dtype(dtype)
-        self.model, origin = build(
-            source,
-            init,
-            arch,
-            revision,
-            number,
-            load=lambda folder, _: _pretrained(folder, number, attn_implementation),
-            random=lambda facts: _random(facts, number, attn_implementation),
-        )
+        if quant and init == "random" and torch.get_default_device().type != "meta":
+            raise SourceError(f"llm quant: {quant} with init: random: quant needs pretrained weights")
+        options = {"dtype": number, "attn_implementation": attn_implementation}
+        placed = options | placement(quant, device, number)
+        load, random = (lambda folder, _: _pretrained(folder, placed)), (lambda facts: _random(facts, options))
+        self.model, origin = build(source, init, arch, revision, number, load, random)
         # The source's own defaults (sampling, penalties, lengths) would fill what a search leaves open.
         self.model.generation_config = GenerationConfig()
-        self.adopt("model", self.model, origin, revision)
+        self.adopt("model", self.model, origin + (f" in {quant}" if quant else ""), revision)
         round_frequencies(self.model, torch_dtype(rope_frequency_dtype))
         self._add_rows()
         self._context: Callable[[], AbstractContextManager] = nullcontext
         self._checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+            # transformers before 5.2x call it gradient checkpointing
+            enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+            enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+        self._pinned = "device_map" in placed and self.device.type != "meta"
 
     @property
     def width(self) -> int:
@@ -159,13 +175,13 @@ class CausalLM(Pretrained):
 
     @torch.no_grad()
     def _write_rows(self) -> None:
-        ids = torch.tensor(self.tokens.added_ids, device=self.model.device)
+        ids = torch.tensor(self.tokens.added_ids)
         for name, layer in (
             ("added_input_rows", self.model.get_input_embeddings()),
             ("added_output_rows", self.model.get_output_embeddings()),
         ):
             if hasattr(self, name):
-                layer.weight[ids] = getattr(self, name).to(layer.weight)
+                layer.weight[ids.to(layer.weight.device)] = getattr(self, name).to(layer.weight)
 
 
 @torch.no_grad()
@@ -176,17 +192,41 @@ def round_frequencies(model: nn.Module, dtype: torch.dtype) -> None:
             frequencies.copy_(frequencies.to(dtype))
 
 
-def _pretrained(folder: str, dtype: torch.dtype, attn_implementation: str) -> nn.Module:
+def placement(quant: str | None, device: str | None, dtype: torch.dtype) -> dict:
+    """Arguments of ``from_pretrained`` for quantised weights and for a device of the LLM's own.
+
+    Raises:
+        ValueError: unknown quantisation.
+        SourceError: the package for it is not installed.
+    """
+    if quant is None:
+        return {} if device is None else {"device_map": device}
+    if quant not in QUANTS:
+        raise ValueError(f"llm quant {quant!r}: choose from {', '.join(QUANTS)}, or null")
+    if find_spec("bitsandbytes") is None:
+        raise SourceError(f"llm quant: {quant} needs bitsandbytes, which is not installed: pip install 'espnet2-avsr-llm[quant]'")
+    from transformers import BitsAndBytesConfig
+
+    compute = {"bnb_4bit_compute_dtype": dtype} if quant == "4bit" else {}
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"  # weights are quantised where they stay
+    return {"quantization_config": BitsAndBytesConfig(**QUANTS[quant], **compute), "device_map": device or str(here)}
+
+
+def _pretrained(folder: str, options: dict) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attn_implementation)
-    except (OSError, ValueError) as e:
-        raise SourceError(f"{folder} holds no causal LLM that transformers can read: {e}") from e
+    return _checked(from_folder(AutoModelForCausalLM, folder, **options))
 
 
-def _random(facts: dict, dtype: torch.dtype, attn_implementation: str) -> nn.Module:
+def _random(facts: dict, options: dict) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(facts.pop("model_type"), **facts)
-    return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attn_implementation)
+    return _checked(AutoModelForCausalLM.from_config(config, **options))
+
+
+def _checked(model: nn.Module) -> nn.Module:
+    lacking = sorted(NEEDED - set(inspect.signature(model.forward).parameters))
+    if lacking:
+        raise SourceError(f"{type(model).__name__} takes no {' and no '.join(lacking)}: such an LLM cannot read sound or pictures in padded batches")
+    return model

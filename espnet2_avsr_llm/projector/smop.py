@@ -48,6 +48,10 @@ class SMoPProjector(nn.Module):
         renormalise: divide the chosen gates by their sum.
         balance: weight of the load-balancing loss.
         z: weight of the router z-loss.
+
+    Attributes:
+        pool_of: name of each stream's pool of experts.
+        router_of: name of each stream's router.
     """
 
     def __init__(
@@ -67,21 +71,21 @@ class SMoPProjector(nn.Module):
         if routing not in ROUTINGS:
             raise ValueError(f"smop: unknown routing {routing!r}; choose from {', '.join(ROUTINGS)}")
         joint_experts, joint_router = ROUTINGS[routing]
-        self._pool = {s: SHARED if joint_experts else s for s in input_sizes}
-        self._router = {s: SHARED if joint_router else s for s in input_sizes}
+        self.pool_of = {s: SHARED if joint_experts else s for s in input_sizes}
+        self.router_of = {s: SHARED if joint_router else s for s in input_sizes}
         self._weights = {"smop_balance": balance, "smop_z": z}
         widths = {s: only_width(s, sizes) for s, sizes in input_sizes.items()}
-        widest = {pool: max(w for s, w in widths.items() if self._pool[s] == pool) for pool in self._pool.values()}
-        self.widen = nn.ModuleDict({s: nn.Linear(w, widest[self._pool[s]]) for s, w in widths.items() if w < widest[self._pool[s]]})
-        sizes = {pool: _per_name("experts", experts, set(self._pool.values()), pool) for pool in widest}
+        widest = {pool: max(w for s, w in widths.items() if self.pool_of[s] == pool) for pool in self.pool_of.values()}
+        self.widen = nn.ModuleDict({s: nn.Linear(w, widest[self.pool_of[s]]) for s, w in widths.items() if w < widest[self.pool_of[s]]})
+        sizes = {pool: _per_name("experts", experts, set(self.pool_of.values()), pool) for pool in widest}
         self.experts = nn.ModuleDict(
             {pool: nn.ModuleList(mlp(w, hidden_size, output_size, layer_norm) for _ in range(sizes[pool])) for pool, w in widest.items()}
         )
-        names = set(self._router.values())
+        names = set(self.router_of.values())
         self.routers = nn.ModuleDict(
             {
-                router: Router(widest[self._pool[s]], sizes[self._pool[s]], _per_name("top_k", top_k, names, router), renormalise)
-                for s, router in self._router.items()
+                router: Router(widest[self.pool_of[s]], sizes[self.pool_of[s]], _per_name("top_k", top_k, names, router), renormalise)
+                for s, router in self.router_of.items()
             }
         )
 
@@ -98,11 +102,11 @@ class SMoPProjector(nn.Module):
         valid = {s: torch.arange(x.shape[1], device=x.device) < lengths[:, None] for s, (x, lengths) in features.items()}
         tokens = {s: (self.widen[s](x) if s in self.widen else x)[valid[s]] for s, (x, _) in features.items()}
         projected, losses = {}, []
-        for router in dict.fromkeys(self._router[s] for s in features):
-            streams = [s for s in features if self._router[s] == router]
+        for router in dict.fromkeys(self.router_of[s] for s in features):
+            streams = [s for s in features if self.router_of[s] == router]
             joined = torch.cat([tokens[s] for s in streams])
             routing = self.routers[router](joined)
-            mixed = _mix(joined, routing, self.experts[self._pool[streams[0]]])
+            mixed = _mix(joined, routing, self.experts[self.pool_of[streams[0]]])
             projected |= dict(zip(streams, mixed.split([len(tokens[s]) for s in streams])))
             losses.append((balance_loss(routing.probs, routing.choice), z_loss(routing.logits)))
         terms = {name: weight * sum(values) for (name, weight), values in zip(self._weights.items(), zip(*losses))}
@@ -110,7 +114,7 @@ class SMoPProjector(nn.Module):
 
     def active(self, pass_: Pass) -> int:
         """Number of parameters of the experts that one token of each stream uses; routers (0.04 % and less) are not counted."""
-        chosen = {pool: sum(self.routers[self._router[s]].top_k for s in pass_.rates if self._pool[s] == pool) for pool in self.experts}
+        chosen = {pool: sum(self.routers[self.router_of[s]].top_k for s in pass_.rates if self.pool_of[s] == pool) for pool in self.experts}
         used = [e for pool, n in chosen.items() for e in self.experts[pool][:n]] + [self.widen[s] for s in pass_.rates if s in self.widen]
         return sum(p.numel() for module in used for p in module.parameters())
 

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from datetime import datetime
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 from espnet2_avsr_llm import __version__
 from espnet2_avsr_llm.analysis.report import section_text, sections
+from espnet2_avsr_llm.scoring.cost import COSTS, Cost, read_cost
 from espnet2_avsr_llm.scoring.error_rate import ErrorRate
 from espnet2_avsr_llm.scoring.files import read_result, table_cells
 
@@ -18,12 +20,19 @@ COLUMNS = ["dataset", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err",
 
 
 class Result(NamedTuple):
-    """One scored condition: `EXP/DECODING/TEST_SET/CONDITION/score_*/result.json`."""
+    """One scored condition: `EXP/DECODING/TEST_SET/PASS/CONDITION/score_*/result.json`."""
 
+    exp: Path
     decoding: str
     test_set: str
+    pass_: str
     condition: str
     rate: ErrorRate
+
+    @property
+    def cost(self) -> Optional[Cost]:
+        """What decoding it cost; None where no decoding program left its log."""
+        return read_cost(self.exp / self.decoding / self.test_set / self.pass_ / self.condition / "log.json")
 
 
 def collect(exp: Path, metric: str) -> list[Result]:
@@ -34,18 +43,23 @@ def collect(exp: Path, metric: str) -> list[Result]:
         metric: `wer` or `cer`.
 
     Returns:
-        Results ordered by decoding and test set, clean before noise, then from high to low SNR.
+        Results ordered by decoding, test set and pass, clean before noise, then from high to low SNR.
 
     Raises:
-        ValueError: when a result does not lie in `DECODING/TEST_SET/CONDITION`.
+        ValueError: when a result does not lie in `DECODING/TEST_SET/PASS/CONDITION`.
     """
     results = []
     for path in exp.rglob(f"score_{metric}/result.json"):
         parts = path.relative_to(exp).parts[:-2]
-        if len(parts) < 3:
-            raise ValueError(f"{path}: expected {exp}/DECODING/TEST_SET/CONDITION/score_{metric}/result.json.")
-        results.append(Result(parts[0], parts[1], "/".join(parts[2:]), read_result(path)))
-    return sorted(results, key=lambda r: (r.decoding, r.test_set, condition_order(r.condition)))
+        if len(parts) != 4:
+            raise ValueError(f"{path}: expected {exp}/DECODING/TEST_SET/PASS/CONDITION/score_{metric}/result.json.")
+        results.append(Result(exp, *parts, read_result(path)))
+    return sorted(results, key=lambda r: (r.decoding, r.test_set, _pass_order(r.pass_), condition_order(r.condition)))
+
+
+def _pass_order(name: str) -> list:
+    """Sort key that counts: `avsr_audio4_video2` before `avsr_audio16_video2`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def condition_order(condition: str) -> tuple[bool, str, float]:
@@ -63,8 +77,8 @@ def results_markdown(exps: Sequence[Path]) -> str:
         exps: experiment folders.
 
     Returns:
-        Environment, then for each experiment a table of WER and one of CER (in percent, with the 95 % bootstrap interval of
-        the error), and a section for each of its analyses (stage 16).
+        Environment, then for each experiment WER and cost by task and rates, a table of WER and one of CER with their parts
+        (in percent, with the 95 % bootstrap interval of the error), and a section for each of its analyses (stage 16).
 
     Raises:
         FileNotFoundError: when an experiment has no scored condition.
@@ -73,7 +87,7 @@ def results_markdown(exps: Sequence[Path]) -> str:
     for exp in exps:
         if not (results := {metric: collect(exp, metric) for metric in ("wer", "cer")})["wer"]:
             raise FileNotFoundError(f"No score_wer/result.json below {exp}: run stages 12 and 13 for it first.")
-        blocks.append(f"## {exp}")
+        blocks += [f"## {exp}", f"### WER and cost of each task and rate\n\n{_cost_tables(results['wer'])}"]
         blocks += [f"### {metric.upper()}\n\n{_markdown_table(rows)}" for metric, rows in results.items()]
         blocks += [section_text(section) for section in sections(exp)]
     return "\n\n".join(blocks) + "\n"
@@ -108,14 +122,34 @@ def _git(*args: str) -> str:
 
 def _markdown_table(results: Sequence[Result]) -> str:
     rows = [COLUMNS, ["---"] * len(COLUMNS)]
-    for decoding, test_set, condition, rate in results:
-        low, high = rate.interval
-        rows.append([f"{decoding}/{test_set}/{condition}", *table_cells(rate), f"{low:.1f}–{high:.1f}"])
+    for r in results:
+        low, high = r.rate.interval
+        rows.append([f"{r.decoding}/{r.test_set}/{r.pass_}/{r.condition}", *table_cells(r.rate), f"{low:.1f}–{high:.1f}"])
+    return _markdown(rows)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"|{'|'.join(row)}|" for row in rows)
 
 
+def _cost_tables(results: Sequence[Result]) -> str:
+    """For each decoding of a test set a row for each pass: WER by condition, then what the first condition cost."""
+    tables = []
+    for (decoding, test_set), group in groupby(results, key=lambda r: (r.decoding, r.test_set)):
+        group = list(group)
+        conditions = sorted({r.condition for r in group}, key=condition_order)
+        rows = [[f"{decoding}/{test_set}", *conditions, *COSTS], ["---"] * (1 + len(conditions) + len(COSTS))]
+        for name, of in groupby(group, key=lambda r: r.pass_):
+            by_condition = {r.condition: r for r in of}
+            cost = next(iter(by_condition.values())).cost
+            wers = [f"{by_condition[c].rate.percent:.1f}" if c in by_condition else "-" for c in conditions]
+            rows.append([name, *wers, *(cost.cells() if cost else ["-"] * len(COSTS))])
+        tables.append(_markdown(rows))
+    return "\n\n".join(tables)
+
+
 def error_table(exps: Sequence[Path], metric: str = "wer") -> str:
-    """Plain table of error rates: a row for each experiment, a column for each condition.
+    """Plain table of error rates: a row for each experiment, task and rate, a column for each condition.
 
     Args:
         exps: experiment folders; those without results get no row.
@@ -124,19 +158,19 @@ def error_table(exps: Sequence[Path], metric: str = "wer") -> str:
     Returns:
         One table for each decoding and test set, separated by an empty line.
     """
-    cells: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    cells: dict[tuple[str, str], dict[tuple[str, str], float]] = {}  # (decoding, test set): (row, condition): percent
     for exp in exps:
         for result in collect(exp, metric):
-            cells.setdefault((result.decoding, result.test_set), {})[exp.name, result.condition] = result.rate.percent
+            cells.setdefault((result.decoding, result.test_set), {})[f"{exp.name} {result.pass_}", result.condition] = result.rate.percent
     return "\n\n".join(_one_table(f"{metric.upper()} (%) {' '.join(where)}", rates) for where, rates in sorted(cells.items()))
 
 
 def _one_table(title: str, rates: dict[tuple[str, str], float]) -> str:
-    exps = list(dict.fromkeys(exp for exp, _ in rates))
+    names = list(dict.fromkeys(name for name, _ in rates))
     conditions = sorted({condition for _, condition in rates}, key=condition_order)
     rows = [[title, *conditions]]
-    for exp in exps:
-        rows.append([exp, *(f"{rates[exp, c]:.1f}" if (exp, c) in rates else "-" for c in conditions)])
+    for name in names:
+        rows.append([name, *(f"{rates[name, c]:.1f}" if (name, c) in rates else "-" for c in conditions)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -85,3 +85,23 @@ def test_fix_sorts_and_intersects(data):
     assert (data / "text").read_text() == "s1_a y z\ns2_c x\n"
     assert set(datadir.read_table(data / "wav.scp")) == {"s1_a", "s2_c"}
     assert datadir.problems(data) == []
+
+
+@pytest.fixture
+def audiovisual(data):
+    """The data with video of the same files; s1_a lacks sound, s1_b lacks both."""
+    table = datadir.read_table(data / "wav.scp")
+    frames = {"s1_a": "25", "s1_b": "0", "s2_c": "25"}
+    datadir.write_dir(data, {"video.scp": {**table, "s1_b": "-"}, "wav.scp": {**table, "s1_a": "-", "s1_b": "-"}, "utt2num_frames": frames})
+    datadir.write_dir(data, {"utt2num_samples": {"s1_a": "0", "s1_b": "0", "s2_c": "16000"}, "text": dict.fromkeys(table, "x")})
+    return data
+
+
+def test_a_dash_is_no_missing_file(audiovisual):
+    assert datadir.problems(audiovisual) == [f"{audiovisual}: s1_b has neither sound nor video"]
+
+
+def test_what_is_missing_has_no_duration(audiovisual, tmp_path):
+    datadir.main(["filter", "--in_dir", str(audiovisual), "--out_dir", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "wav.scp").read_text().splitlines()[0] == "s1_a -" and len((tmp_path / "out" / "text").read_text().splitlines()) == 2
+    assert json.loads((tmp_path / "out" / "dropped.jsonl").read_text()) == {"utt": "s1_b", "reason": "neither sound nor video"}

@@ -79,6 +79,22 @@ def test_sound_and_video_have_equal_length(tmp_path, no_face_models, caplog):
     assert re.search("s2_c: sound of 0.4. s, video of 0.80 s: the sound is padded", caplog.text)
 
 
+def test_what_an_utterance_lacks_stays_missing(tmp_path, no_face_models):
+    make_clip(tmp_path / "a.mp4")
+    write_tables(tmp_path / "in", {utt: tmp_path / "a.mp4" for utt in ("both", "deaf", "mute", "none")})
+    for name, without in (("wav.scp", ("deaf", "none")), ("video.scp", ("mute", "none"))):
+        rows = table(tmp_path / "in" / name)
+        (tmp_path / "in" / name).write_text("".join(f"{u} {'-' if u in without else path}\n" for u, path in rows.items()))
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time from what is there
+        assert dump.main(["--in_dir", str(tmp_path / "in"), "--out_dir", str(out)]) == 3
+        assert json.loads((out / "failed.jsonl").read_text()) == {"utt": "none", "reason": "neither sound nor video"}
+        assert (table(out / "wav.scp")["deaf"], table(out / "video.scp")["mute"]) == ("-", "-")
+        samples = table(out / "utt2num_samples")
+        assert (samples["both"], samples["deaf"]) == ("6400", "0") and int(samples["mute"]) >= 6400  # whole, with no video to align to
+        assert table(out / "utt2num_frames") == {"both": "10", "deaf": "10", "mute": "0"}
+
+
 def test_broken_files_are_listed_and_the_rest_is_dumped(tmp_path, no_face_models):
     make_clip(tmp_path / "good.mp4")
     make_clip(tmp_path / "faceless.mp4", n_frames=101, seconds=4)

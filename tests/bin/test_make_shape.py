@@ -26,3 +26,11 @@ def test_tokens_of_all_passes(make_model, tiny_config, corpus, tmp_path, kwargs)
         features = model.encode(model.inputs(batch))
         laid_out = [model.prepare(features, p, (batch["text"], batch["text_lengths"]))[0].attention_mask.sum() for p in model.plan.passes()]
         assert lengths[utt] == (sum(laid_out), len(data["video"]))
+
+
+def test_an_utterance_without_a_token_in_some_pass_is_refused(tiny_config, corpus, tmp_path):
+    """Training would stop at it: 10 to 19 frames of 50 Hz are 20 to 38 features."""
+    plan = ("random_rates", {"rates": {"audio": [4, 30], "video": [2]}, "tasks": {"asr": 1, "vsr": 1}})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(compression="avg_pool", plan=plan)))
+    with pytest.raises(ValueError, match=r"train\d\d has no audio and no video token in the pass asr_audio30"):
+        make_shape.main(["--config", str(tmp_path / "config.yaml"), "--data_dirs", str(corpus / "train"), "--outs", str(tmp_path / "shape")])

@@ -10,7 +10,7 @@ def decoded(tmp_path):
     """Reference text and one experiment with two decoded conditions."""
     (tmp_path / "text").write_text("u1 bin blue at f\nu2 set red\n")
     for condition, line in (("clean", "u1 bin blue at f"), ("babble_0dB", "u1")):
-        where = tmp_path / "exp" / "asr" / "greedy" / "test" / condition
+        where = tmp_path / "exp" / "asr" / "greedy" / "test" / "asr_audio4" / condition
         where.mkdir(parents=True)
         (where / "text").write_text(f"{line}\nu2 set red\n")
         (where / "1best_recog").mkdir()
@@ -22,8 +22,8 @@ def test_score_then_results(decoded, capsys):
     exp = decoded / "exp" / "asr"
     score.main(["--ref", str(decoded / "text"), "--decode_dir", str(exp / "greedy" / "test")])
     results.main([str(exp)])
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["asr", "0.0", "66.7"]
-    assert "|greedy/test/babble_0dB|2|6|33.3|0.0|66.7|0.0|66.7|50.0|" in (exp / "RESULTS.md").read_text()
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["asr", "asr_audio4", "0.0", "66.7"]
+    assert "|greedy/test/asr_audio4/babble_0dB|2|6|33.3|0.0|66.7|0.0|66.7|50.0|" in (exp / "RESULTS.md").read_text()
 
 
 def test_results_into_one_file(decoded):
@@ -35,7 +35,7 @@ def test_results_into_one_file(decoded):
 
 
 def test_incomplete_decoding_is_refused(decoded):
-    (decoded / "exp/asr/greedy/test/clean/text").write_text("u1 bin\n")
+    (decoded / "exp/asr/greedy/test/asr_audio4/clean/text").write_text("u1 bin\n")
     with pytest.raises(ValueError, match=r"1 without a hypothesis \['u2'\]"):
         score.main(["--ref", str(decoded / "text"), "--decode_dir", str(decoded / "exp/asr/greedy/test")])
 

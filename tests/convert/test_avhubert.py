@@ -63,8 +63,9 @@ def omega(content):
 
 
 @pytest.mark.parametrize("nested", [dict, omega, lambda c: argparse.Namespace(**c["model"])], ids=["dict", "OmegaConf", "Namespace"])
-def test_fine_tuned_files(tmp_path, nested):
+def test_fine_tuned_files(tmp_path, nested, monkeypatch):
     """The encoder under a prefix, its configuration inside that of the fine-tuned model, a decoder beside it."""
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)  # a training in this process sets it
     cfg = {"model": {"encoder_embed_dim": 999, "decoder_layers": 9, "w2v_args": nested({"model": OPTIONS})}}
     tensors = encoder().state_dict()
     path = fairseq(tmp_path, tensors, cfg, prefix="encoder.w2v_model.", _use_new_zipfile_serialization=False)

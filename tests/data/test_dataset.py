@@ -6,7 +6,7 @@ import torch
 
 from espnet2_avsr_llm.compat import espnet_dataset, espnet_iterable_dataset
 from espnet2_avsr_llm.data.collate import collate
-from espnet2_avsr_llm.data.dataset import AVDataset, EpochIterFactory, VideoScpReader, register_data_types
+from espnet2_avsr_llm.data.dataset import AVDataset, EpochIterFactory, SpeechScpReader, VideoScpReader, register_data_types
 from espnet2_avsr_llm.data.preprocess import Augmentation, Preprocessor
 from espnet2_avsr_llm.llm.tokens import Tokens, byte_tokenizer
 
@@ -18,17 +18,15 @@ def dataset(corpus, augmentation=None, seed=0):
     return AVDataset(files, preprocess=Preprocessor(Tokens(byte_tokenizer()), augmentation, seed), float_dtype="float32")
 
 
-FILES = [("wav.scp", "speech", "sound"), ("video.scp", "video", "video"), ("text", "text", "text")]
+FILES = [("wav.scp", "speech", "speech"), ("video.scp", "video", "video"), ("text", "text", "text")]
 
 
-def test_the_type_is_in_both_tables():
-    assert espnet_dataset.DATA_TYPES["video"]["func"] is VideoScpReader
-    assert callable(espnet_iterable_dataset.DATA_TYPES["video"])
-
-
-def test_no_other_type_swallows_the_name():
-    """ESPnet takes the first type whose name is a prefix."""
-    assert next(name for name in espnet_dataset.DATA_TYPES if "video".startswith(name)) == "video"
+@pytest.mark.parametrize("kind,reader", [("speech", SpeechScpReader), ("video", VideoScpReader)])
+def test_the_types_are_in_both_tables(kind, reader):
+    assert espnet_dataset.DATA_TYPES[kind]["func"] is reader
+    assert callable(espnet_iterable_dataset.DATA_TYPES[kind])
+    # ESPnet takes the first type whose name is a prefix
+    assert next(name for name in espnet_dataset.DATA_TYPES if kind.startswith(name)) == kind
 
 
 def test_video_stays_in_bytes_and_the_rest_is_cast(corpus):
@@ -56,9 +54,17 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
 
 def test_an_utterance_without_video(corpus, tmp_path):
     (tmp_path / "video.scp").write_text("train00 -\n")
-    files = [(str(corpus / "train" / "wav.scp"), "speech", "sound"), (str(tmp_path / "video.scp"), "video", "video")]
+    files = [(str(corpus / "train" / "wav.scp"), "speech", "speech"), (str(tmp_path / "video.scp"), "video", "video")]
     _, data = AVDataset(files, preprocess=Preprocessor(Tokens(byte_tokenizer()), Augmentation(), 0))["train00"]
     assert data["video"].shape == (0, 88, 88) and data["video"].dtype == np.uint8 and len(data["speech"]) > 0
+
+
+def test_an_utterance_without_sound(corpus, tmp_path):
+    (tmp_path / "wav.scp").write_text("train00 -\n")
+    files = [(str(tmp_path / "wav.scp"), "speech", "speech"), (str(corpus / "train" / "video.scp"), "video", "video")]
+    augmentation = Augmentation(noise_file=str(corpus / "train" / "data" / "train01.flac"))
+    _, data = AVDataset(files, preprocess=Preprocessor(Tokens(byte_tokenizer()), augmentation, 0))["train00"]
+    assert data["speech"].shape == (0,) and data["speech"].dtype == np.float32 and len(data["video"]) > 0
 
 
 def epoch(corpus, number, workers, shuffle=False, seed=3):

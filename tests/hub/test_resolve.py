@@ -51,8 +51,8 @@ class Absent(RepositoryNotFoundError):
     [
         (Gated(), r"meta/llm is gated: accept its licence at https://huggingface\.co/meta/llm.*HF_TOKEN"),
         (Absent(), "neither a folder here nor a repository on the hub"),
-        (LocalEntryNotFoundError("offline"), "not in the cache and HF_HUB_OFFLINE is set.*hf download meta/llm"),
-        (ConnectionError("no route"), "not in the cache and .*hf download meta/llm"),
+        (LocalEntryNotFoundError("offline"), "in the cache and HF_HUB_OFFLINE is set.*hf download meta/llm"),
+        (ConnectionError("no route"), "in the cache and .*hf download meta/llm"),
     ],
 )
 def test_refusals_say_what_to_do(monkeypatch, error, message):

@@ -11,6 +11,7 @@ import yaml
 from espnet2_avsr_llm import checkpoint
 from espnet2_avsr_llm.bin import avsr_llm_inference
 from espnet2_avsr_llm.data.media import read_roi, write_roi
+from espnet2_avsr_llm.data.noise import noise_list, write_noise_list
 from espnet2_avsr_llm.inference import speech2text as module
 from espnet2_avsr_llm.inference.choose import Request
 from espnet2_avsr_llm.inference.speech2text import Speech2Text
@@ -141,6 +142,21 @@ def test_score_is_the_log_probability_of_the_text(experiment, beam_size):
     assert hypothesis.score == pytest.approx(logp, abs=1e-3)
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_eos_counts_where_it_pads_too(experiment, monkeypatch, beam_size):
+    """Released models of Qwen have no padding token of their own."""
+    decoder = load(experiment, batch_size=2, beam_size=beam_size, length_penalty=0.0)
+    tokens = decoder.model.llm.tokens
+    monkeypatch.setattr(tokens, "eos_id", call(decoder, MIXED[:2])[0][0][2][1])  # so the first row ends early
+    scores = []
+    for pad in (tokens.pad_id, tokens.eos_id):
+        monkeypatch.setattr(tokens, "pad_id", pad)
+        results = call(decoder, MIXED[:2])
+        assert not results[0][0][3].truncated
+        scores.append([r[0][3].score for r in results])
+    assert scores[0] == scores[1]
+
+
 def test_a_wider_beam_finds_no_worse_text(experiment):
     scores = [load(experiment, beam_size=n, length_penalty=0.0)(*MIXED[1])[0][3].score for n in (1, 8)]
     assert scores[1] >= scores[0]
@@ -169,14 +185,19 @@ def test_sampling_is_explicit_and_repeatable_by_seed(experiment):
 
 
 @pytest.fixture(scope="module")
-def omni(make_model, tiny_config, tmp_path_factory):
+def omni_experiment(make_model, tiny_config, tmp_path_factory):
     """A model of three tasks at two rates of each stream."""
     plan = ("random_rates", {"rates": {"audio": [4, 16], "video": [2, 5]}, "tasks": {"asr": 1, "vsr": 1.5, "avsr": 1}})
     kwargs = dict(compression="avg_pool", projector="mlp_bank", plan=plan, adapter_conf={"sets": ["shared", "task"]})
     folder = tmp_path_factory.mktemp("omni")
     (folder / "config.yaml").write_text(yaml.safe_dump(tiny_config(**kwargs)))
     checkpoint.save(make_model(**kwargs).state_dict(), folder / "model.pth")
-    return Speech2Text(folder / "config.yaml", folder / "model.pth", **LIMIT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def omni(omni_experiment):
+    return load(omni_experiment)
 
 
 def picked(results):
@@ -263,6 +284,22 @@ def test_recorded_costs_are_those_of_the_input(omni, monkeypatch, utterances):
         pass_ = Pass(hypothesis.task, hypothesis.rates)
         assert hypothesis.llm_tokens == sum(lengths) and len(lengths) == (3 if len(utterances) == 1 else 1)
         assert hypothesis.tflops == pytest.approx(sum(prefill_flops(omni.model, pass_, n) for n in lengths) / 1e12)
+
+
+@pytest.mark.parametrize("streams", [["audiovisual"], ["audio", "video"]], ids=["fused", "both"])
+def test_one_encoder_for_sound_and_lips(tiny_config, tmp_path, monkeypatch, streams):
+    """AV-HuBERT's two audio-visual modes: what is missing, the length of what is there, rates by name."""
+    config = tiny_config("avsr", "avg_pool", plan=("fixed", {"passes": [{"task": "avsr", "rates": dict.fromkeys(streams, r)} for r in (2, 5)]}))
+    config |= {"audio_frontend": None, "video_frontend": "avhubert", "video_frontend_conf": {**config["video_frontend_conf"], "streams": streams}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    decoder, read = Speech2Text(tmp_path / "config.yaml", video_rate=5, **LIMIT), []
+    assert picked([decoder(*MIXED[0])])[0] == ("avsr", *[5] * len(streams))
+    prepare = decoder.model.prepare
+    monkeypatch.setattr(decoder.model, "prepare", lambda *args: read.append(prepare(*args)[0]) or prepare(*args))
+    notes = {"fused": ["", "", ""], "both": ["", "no video", "no audio"]}["fused" if len(streams) == 1 else "both"]
+    for (speech, video), note in zip((MIXED[0], MIXED[3], MIXED[4]), notes):
+        hypothesis = decoder(speech, video, video_rate=2)[0][3]
+        assert (hypothesis.llm_tokens, hypothesis.note) == (int(read[-1].attention_mask.sum()), note)
 
 
 @pytest.mark.parametrize("name", ["max_llm_tokens", "max_tflops"])
@@ -389,11 +426,14 @@ def test_another_models_file_is_refused(experiment, make_model, tmp_path):
 # ---- the program ------------------------------------------------------------------------------------------------------
 
 
+FINEST = "avsr_audio4_video2"
+
+
 def decode(experiment, corpus, out, *options):
     args = ["--asr_train_config", experiment / "config.yaml", "--asr_model_file", experiment / "model.pth"]
     args += ["--data_dir", corpus / "valid", "--output_dir", out, "--batch_size", 2, "--max_tokens_per_second", 5, *options]
     avsr_llm_inference.main([str(a) for a in args])
-    return dict(line.partition(" ")[::2] for line in (out / "clean" / "1best_recog" / "token_int").read_text().splitlines())
+    return dict(line.partition(" ")[::2] for line in (out / FINEST / "clean" / "1best_recog" / "token_int").read_text().splitlines())
 
 
 def test_program_writes_what_speech2text_finds(experiment, corpus, tmp_path):
@@ -403,14 +443,49 @@ def test_program_writes_what_speech2text_finds(experiment, corpus, tmp_path):
         expected = decoder(speech=str(corpus / "valid" / "data" / f"{utt}.flac"), video=str(corpus / "valid" / "data" / f"{utt}.mp4"))
         assert value == " ".join(map(str, expected[0][2]))
     assert sorted(found) == ["valid00", "valid01", "valid02"]
-    assert {p.name for p in (tmp_path / "clean").iterdir()} == {"1best_recog", "2best_recog", "text", "log.json"}
+    assert {p.name for p in (tmp_path / FINEST / "clean").iterdir()} == {"1best_recog", "2best_recog", "text", "log.json"}
+
+
+def test_program_decodes_every_trained_pass_and_noise_only_where_it_is_heard(omni_experiment, corpus, tmp_path):
+    write_noise_list(tmp_path / "noise" / "babble_0dB.txt", noise_list(["valid00", "valid01", "valid02"], str(corpus / "valid" / "data" / "valid00.flac"), 1000, 0, 0))
+    decode(omni_experiment, corpus, tmp_path, "--conditions", "clean", "babble_0dB", "--noise_dir", tmp_path / "noise")
+    pairs = [f"avsr_audio{a}_video{v}" for a in (4, 16) for v in (2, 5)]
+    heard = {f"{name}/{c}" for name in ["asr_audio4", "asr_audio16", *pairs] for c in ("clean", "babble_0dB")}
+    assert {str(p.relative_to(tmp_path).parent) for p in tmp_path.glob("*/*/text")} == heard | {"vsr_video2/clean", "vsr_video5/clean"}
+    frames = dict(line.split() for line in (corpus / "valid" / "utt2num_frames").read_text().splitlines())
+    for pass_ in ("asr_audio16", "avsr_audio4_video5"):
+        log = json.loads((tmp_path / pass_ / "clean" / "log.json").read_text())
+        assert log["speech_seconds"] == pytest.approx(sum(map(int, frames.values())) / 25)
+        assert log["llm_tokens"] == sum(p["llm_tokens"] for p in log["picked"].values()) and log["tflops"] > 0 and log["notes"] == {}
+
+
+def test_program_takes_requests_and_missing_files(omni_experiment, corpus, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("wav.scp", "video.scp"):
+        lines = (corpus / "valid" / name).read_text().splitlines(keepends=True)
+        (data / name).write_text("".join(["valid00 -\n", *lines[1:]] if name == "wav.scp" else lines))
+    decode(omni_experiment, corpus, tmp_path / "out", "--data_dir", data, "--requests", "task=avsr,audio_rate=4,video_rate=2", "max_llm_tokens=60")
+    log = json.loads((tmp_path / "out" / FINEST / "clean" / "log.json").read_text())
+    assert log["notes"] == {"valid00": "no audio: vsr instead of avsr"}
+    assert log["picked"]["valid00"]["task"] == "vsr" and log["picked"]["valid01"]["task"] == "avsr"
+    log = json.loads((tmp_path / "out" / "avsr_tokens60" / "clean" / "log.json").read_text())
+    assert all(p["llm_tokens"] <= 60 or log["notes"][u] for u, p in log["picked"].items())
+
+
+def test_program_refuses_what_was_not_trained_before_it_decodes(omni_experiment, corpus, tmp_path):
+    with pytest.raises(ValueError, match="not trained for asr, audio_rate=8"):
+        decode(omni_experiment, corpus, tmp_path, "--requests", "task=asr", "task=asr,audio_rate=8")
+    with pytest.raises(ValueError, match="no option .rate.; its options: task, audio_rate"):
+        decode(omni_experiment, corpus, tmp_path, "--requests", "rate=8")
+    assert not list(tmp_path.iterdir())
 
 
 def test_complete_conditions_are_not_decoded_again(experiment, corpus, tmp_path, monkeypatch):
     decode(experiment, corpus, tmp_path)
     monkeypatch.setattr(avsr_llm_inference, "decode", lambda *_: pytest.fail("decoded again"))
     decode(experiment, corpus, tmp_path)
-    (tmp_path / "clean" / "text").write_text("valid00 a\n")
+    (tmp_path / FINEST / "clean" / "text").write_text("valid00 a\n")
     with pytest.raises(pytest.fail.Exception):
         decode(experiment, corpus, tmp_path)
 

@@ -16,6 +16,15 @@ def test_added_tokens_follow_the_vocabulary(tokens):
     assert tokens.pad_id == 258 and tokens.delimiter_ids("audio") == (259, 260) and tokens.delimiter_ids("video") == (261, 262)
 
 
+def test_a_tokenizer_that_has_the_delimiters_is_taken_as_it_is():
+    """Released models of Qwen: four added tokens, and EOS pads."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"extra_special_tokens": list(ADDED_TOKENS[1:])})
+    tokens = Tokens(tokenizer)
+    assert len(tokens) == 262 and tokens.added_ids == [258, 259, 260, 261] and tokens.pad_id == tokens.eos_id
+    assert tokens.delimiter_ids("audio") == (258, 259) and tokens.delimiter_ids("video") == (260, 261)
+
+
 @pytest.mark.parametrize("text", ["bin blue at f two now", "Ünïcode — naïve ☃", "", "  spaces  "])
 def test_text_comes_back(tokens, text):
     assert tokens.decode(tokens.encode(text)) == text

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from espnet2_avsr_llm.projector.mlp import MLPProjector
+from espnet2_avsr_llm.projector.mlp_bank import MLPBank
 
 
 def test_numbers():
@@ -38,3 +39,11 @@ def test_streams_do_not_share_weights():
 def test_one_projector_for_different_widths_is_refused():
     with pytest.raises(ValueError, match="audio.*widths differ"):
         MLPProjector({"audio": {4: 8, 16: 32}}, 2, 2)
+
+
+@pytest.mark.parametrize("kind", [MLPProjector, MLPBank])
+def test_layer_norm_of_some_streams(kind):
+    """Released Omni-AVSR models with stacking can have it for audio alone."""
+    projector = kind({"audio": {4: 3}, "video": {2: 3}}, 2, 2, layer_norm={"audio": True, "video": False})
+    norms = {name.split(".")[1] for name, module in projector.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    assert norms == {"audio"}

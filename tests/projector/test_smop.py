@@ -1,9 +1,12 @@
 """The sparse mixture of projectors against its formula, the plain projector, and the released numbers (arXiv 2505.14336)."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from espnet2_avsr_llm.pass_plan import Pass
+from espnet2_avsr_llm.projector.mlp import MLPProjector
 from espnet2_avsr_llm.projector.smop import ROUTINGS, SMoPProjector
 
 AUDIO, VIDEO = {4: 6}, {2: 6}
@@ -34,7 +37,7 @@ def valid(streams):
 
 def formula(module, stream, x):
     """Equation of section 2, every expert computed for every token."""
-    routing, pool = module._router[stream], module._pool[stream]
+    routing, pool = module.router_of[stream], module.pool_of[stream]
     router = module.routers[routing]
     probs = (x @ router.weight.T).softmax(-1)
     kept = torch.zeros_like(probs).scatter(1, probs.topk(router.top_k).indices, 1.0) * probs
@@ -58,7 +61,7 @@ def test_formula(routing, layer_norm, renormalise):
     groups = [torch.cat(list(probs.values()))] if routing == "jejr" else list(probs.values())
     balance = sum(p.shape[1] * (torch.zeros_like(p).scatter(1, p.topk(2).indices, 1.0).mean(0) * p.mean(0)).sum() for p in groups)
     torch.testing.assert_close(terms["smop_balance"], 0.01 * balance)
-    z = {s: (valid(given[s]) @ module.routers[module._router[s]].weight.T).logsumexp(-1) ** 2 for s in given}
+    z = {s: (valid(given[s]) @ module.routers[module.router_of[s]].weight.T).logsumexp(-1) ** 2 for s in given}
     expected = torch.cat(list(z.values())).mean() if routing == "jejr" else sum(v.mean() for v in z.values())
     torch.testing.assert_close(terms["smop_z"], 0.001 * expected)
 
@@ -194,6 +197,19 @@ def test_disjoint_counts_of_the_papers_sizes(llm, column, whisper):
     expert = {s: (3 * w + 1) * 2048 + 2049 * llm for s, w in (("audio", whisper), ("video", 1024))}
     assert total == 3 * sum(expert.values()) + 9 * (whisper + 1024)
     assert module.active(Pass("asr", {"audio": 3})) == 2 * expert["audio"]
+
+
+def test_plain_projector_of_equal_active_size():
+    """What Llama-SMoP is compared with: conf/train/llama_smop_plain.yaml has one output bias less for each stream."""
+    import yaml
+
+    conf = Path(__file__).resolve().parents[2] / "conf" / "train"
+    dedr, plain = (yaml.safe_load((conf / f"llama_smop_{name}.yaml").read_text())["projector_conf"] for name in ("dedr", "plain"))
+    sizes = {"audio": {3: 1536}, "video": {3: 3072}}
+    with torch.device("meta"):
+        mixed, single = SMoPProjector(sizes, 2048, **dedr), MLPProjector(sizes, 2048, **plain)
+    pass_ = Pass("avsr", {"audio": 3, "video": 3})
+    assert mixed.active(pass_) - single.active(pass_) == 2 * 2048
 
 
 def test_a_token_of_each_stream_uses_experts_of_its_own():

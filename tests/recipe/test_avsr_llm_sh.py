@@ -115,9 +115,17 @@ def test_streams_and_noise_follow_the_configuration(recipe, config, streams):
     hears = "speech" in streams
     assert ("--augment_conf noise_file=dump/raw/noise/babble_train.flac" in training) == hears
     name = Path(config).stem
-    assert ("--conditions clean babble_0dB babble_-5dB --output_dir" in decoding) == hears
+    assert "--conditions clean babble_0dB babble_-5dB --output_dir" in decoding  # the program knows which tasks hear
     assert decoding.endswith(f"--output_dir exp/{name}/greedy_asr_model_valid.acc.ave/te1")
     assert f"--asr_train_config exp/{name}/config.yaml --asr_model_file exp/{name}/valid.acc.ave.pth" in decoding
+
+
+def test_what_to_decode_with_is_one_list(recipe):
+    requests = "task=asr,audio_rate=4 max_llm_tokens=60"
+    assert recipe.run("--asr_config", AV, "--stage", "12", "--stop_stage", "13", "--test_sets", "te1", "--inference_requests", requests).returncode == 0
+    decoding, _, results = recipe.calls
+    assert decoding.endswith(f"/te1 --requests {requests}")
+    assert results.endswith("bin.results exp/av --plot_dir exp")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +163,14 @@ def test_analysis(recipe):
     assert shap == f"espnet2_avsr_llm.bin.shap {model}/shap {trained} --conditions clean babble_-5dB --max_evals 9"
     assert results == "espnet2_avsr_llm.bin.results exp/av" and report == "espnet2_avsr_llm.bin.report exp/av"
     assert "log: 'exp/av/analysis/shap.log'" in out.stdout
+
+
+@pytest.mark.parametrize("part", ["projector: smop", "adapter: mome"])
+def test_analysis_of_experts(recipe, part):
+    recipe.write(AV, f"audio_frontend: whisper\nvideo_frontend: avhubert\n{part}\n")
+    recipe.run("--asr_config", AV, "--stage", "16")
+    assert recipe.programs() == ["sinks", "sinks", "experts", "shap", "report"]
+    assert recipe.calls[2].endswith("--output_dir exp/av/analysis/experts --asr_model_file exp/av/valid.acc.ave.pth")
 
 
 def test_failure_stops_and_names_the_log(recipe):

@@ -18,7 +18,7 @@ GOOD = {
 def check(folder, rates, *args, sentences=160):
     for task, conditions in rates.items():
         for condition, percent in conditions.items():
-            path = folder / f"llama_avsr_{task}" / "greedy" / "test" / condition / "score_wer" / "result.json"
+            path = folder / f"llama_avsr_{task}" / "greedy" / "test" / task / condition / "score_wer" / "result.json"
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps({"percent": percent, "sentences": sentences}))
     return subprocess.run([sys.executable, str(PROGRAM), str(folder), *args], capture_output=True, text=True)

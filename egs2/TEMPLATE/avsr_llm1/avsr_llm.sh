@@ -43,6 +43,7 @@ asr_tag=       # name of the experiment, for a single configuration
 asr_exp=       # its folder
 inference_config=conf/decode/greedy.yaml
 inference_args=
+inference_requests= # what to decode with, e.g. "task=asr,audio_rate=4 max_llm_tokens=60"; default: all that was trained
 inference_asr_model=valid.acc.ave.pth
 inference_tag=
 hf_repo=       # USER/NAME to upload to (stage 15)
@@ -102,14 +103,6 @@ stats_of() { # CONFIG: its length files
 
 uses() { # CONFIG audio|video: does the model take this stream?
     grep -Eq "^$2_frontend:" "$1" && ! grep -Eq "^$2_frontend:[[:space:]]*(none|null|nil|~)?[[:space:]]*(#.*)?$" "$1"
-}
-
-conditions_of() { # CONFIG: test conditions; noise means nothing to a model that does not hear
-    local snr
-    printf 'clean'
-    if uses "$1" audio; then
-        for snr in ${noise_snrs}; do printf ' babble_%sdB' "${snr}"; done
-    fi
 }
 
 # -- running --
@@ -201,7 +194,7 @@ stage_10() {
 }
 
 data_options() { # CONFIG train|valid SET: one option per line
-    uses "$1" audio && printf -- '--%s_data_path_and_name_and_type\n%s,speech,sound\n' "$2" "${data_feats}/$3/wav.scp"
+    uses "$1" audio && printf -- '--%s_data_path_and_name_and_type\n%s,speech,speech\n' "$2" "${data_feats}/$3/wav.scp"
     uses "$1" video && printf -- '--%s_data_path_and_name_and_type\n%s,video,video\n' "$2" "${data_feats}/$3/video.scp"
     printf -- '--%s_data_path_and_name_and_type\n%s,text,text\n' "$2" "${data_feats}/$3/text"
     printf -- '--%s_shape_file\n%s\n' "$2" "$(stats_of "$1")/$2/llm_shape"
@@ -240,20 +233,22 @@ stage_11() {
 }
 
 stage_12() {
-    local asr_config exp dset out gpus=0
+    local asr_config exp dset out snr gpus=0 conditions=clean
+    for snr in ${noise_snrs}; do conditions+=" babble_${snr}dB"; done
     ! ${gpu_inference} || gpus=1
     for asr_config in ${asr_configs}; do
         exp=$(exp_of "${asr_config}")
         for dset in ${test_sets}; do
             out=${exp}/${inference_tag}/${dset}
             log "Decoding started... log: '${out}/decode.log'"
-            # shellcheck disable=SC2086,SC2046
+            # shellcheck disable=SC2086
             OMP_NUM_THREADS=$(threads "${gpus}") run_logged "${out}/decode.log" \
                 ${decode_cmd} --gpu "${gpus}" "${out}/decode.log" \
                 "${python}" -m espnet2_avsr_llm.bin.avsr_llm_inference --config "${inference_config}" --ngpu "${gpus}" \
                 --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/${inference_asr_model}" \
                 --data_dir "${data_feats}/${dset}" --noise_dir "${noise_dir}/${dset}" \
-                --conditions $(conditions_of "${asr_config}") --output_dir "${out}" ${inference_args}
+                --conditions ${conditions} --output_dir "${out}" \
+                ${inference_requests:+--requests ${inference_requests}} ${inference_args}
         done
     done
 }
@@ -267,7 +262,7 @@ stage_13() {
             "${python}" -m espnet2_avsr_llm.bin.score --ref "${data_feats}/${dset}/text" --decode_dir "${exp}/${inference_tag}/${dset}"
         done
     done
-    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}" | tee "${expdir}/wer.txt"
+    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}" --plot_dir "${expdir}" | tee "${expdir}/wer.txt"
 }
 
 packed_of() { # CONFIG: its archive
@@ -311,6 +306,7 @@ stage_16() {
         {
             analyse "${exp}" sinks_before sinks
             analyse "${exp}" sinks sinks ${trained}
+            if grep -Eq '^(projector: *smop|adapter: *mome)' "${asr_config}"; then analyse "${exp}" experts experts ${trained}; fi
             analyse "${exp}" shap shap ${trained} --conditions $(conditions_of "${asr_config}") ${analysis_args}
         }
         if [ -e "${exp}/RESULTS.md" ]; then "${python}" -m espnet2_avsr_llm.bin.results "${exp}" >/dev/null; fi
@@ -322,7 +318,7 @@ titles=(
     [0]="environment" [1]="data preparation for data/${train_set}, data/${valid_set}, ..." [3]="dump audio and mouth regions: data -> ${data_feats}"
     [4]="remove long, short and empty utterances" [5]="noise lists; pretrained parts" [10]="length files" [11]="training"
     [12]="decoding" [13]="scoring" [14]="pack models" [15]="upload to the Hugging Face hub"
-    [16]="analysis: attention sinks, Shapley values"
+    [16]="analysis: attention sinks, experts, Shapley values"
 )
 ! ${skip_data_prep} || skip_stages+=" 1 2 3 4 5"
 ! ${skip_train} || skip_stages+=" 2 4 6 7 8 9 10 11"

@@ -11,5 +11,6 @@ cd "$(dirname "$0")"
     --noise_snrs "0 -5 -10" \
     --asr_configs "conf/train/mini/llama_avsr_avsr.yaml conf/train/mini/llama_avsr_vsr.yaml conf/train/mini/llama_avsr_asr.yaml" \
     --skip_packing false \
+    --skip_analysis true \
     --analysis_args "--num_utts 10 --max_evals 800" \
     "$@"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,7 +130,10 @@ def convert_released(path: Path | str, out: Path | str, options: Options = Optio
         config = model_config(facts, parts, options.lora_scale, rope, options.released)
         model = build(config, ESPnetAVSRLLMModel)
         check_prompts(tensors, model.llm.tokens)
-        model.load_state_dict(files[MODEL] | {"_extra_state": model.get_extra_state()})
+        try:
+            model.load_state_dict(files[MODEL] | {"_extra_state": model.get_extra_state()})
+        except RuntimeError as e:
+            raise SourceError(f"{path}: projectors, LoRA and added rows do not fit the model that its other tensors show. {e}") from e
         checkpoint.save(model.state_dict(), folder / CHECKPOINT)
         save_file(files[UNUSED], folder / REST)
         record = {name: {"dtype": FORMATS[t.dtype], "pieces": places[name]} for name, t in tensors.items()}
@@ -177,6 +180,15 @@ def _place_sources(facts: Facts, files: Mapping[str, dict[str, Tensor]], vocabul
             vocabulary.tokenizer.save_pretrained(target)
         parts[part] = Part(place, options.dtype or FORMATS[number_format(files[part])])
     return parts
+
+
+def describe(folder: Path | str) -> str:
+    """What :func:`convert_released` inferred, and where the tensors went, for a person."""
+    folder = Path(folder)
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    places = Counter(file for file, _ in {tuple(piece) for entry in record.values() for piece in entry["pieces"]})
+    counts = ", ".join(f"{file} {n}" for file, n in sorted(places.items()))
+    return f"{folder}: tensors by place: {counts}\n{(folder / CONFIG).read_text(encoding='utf-8')}"
 
 
 def to_released(folder: Path | str, model_file: Path | str | None = None) -> dict[str, Tensor]:

@@ -86,6 +86,9 @@ def read_facts(tensors: Tensors, rates: Mapping[str, int | Sequence[int]] | None
     """
     encoders = _encoders(tensors)
     projectors = _projectors(tensors)
+    idle = [prefix for prefix in encoders if not set(ENCODERS[prefix]) & set(projectors)]
+    if idle:
+        raise SourceError(f"The checkpoint has {', '.join(idle)}, but no projector for it: its projectors are for {sorted(projectors)}")
     widths = {stream: _width(tensors, encoders, stream) for stream in projectors}
     factors = {s: [_factor(prefix, n, widths[s]) for prefix, n in zip(p.prefixes, p.input_sizes)] for s, p in projectors.items()}
     stacked = any(k > 1 for ks in factors.values() for k in ks)

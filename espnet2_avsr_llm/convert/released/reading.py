@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from espnet2_avsr_llm.convert.torch_file import read_torch_file
+from espnet2_avsr_llm.hub.pretrained import refuse_non_finite
 from espnet2_avsr_llm.hub.resolve import SourceError
 
 FORMATS = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.int64: "int64"}
@@ -27,6 +28,5 @@ def read_released(path: Path | str) -> dict[str, Tensor]:
     for name, tensor in states.items():
         if tensor.dtype not in FORMATS:
             raise SourceError(f"{path}: {name} is of {tensor.dtype}, expected {' or '.join(FORMATS.values())}")
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise SourceError(f"{path}: {name} holds NaN or infinity: the training had diverged, or the file is damaged")
+    refuse_non_finite(states, str(path))
     return states

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from espnet2_avsr_llm.convert.released.facts import count
 from espnet2_avsr_llm.frontend.avhubert import AVHubertFrontend
 from espnet2_avsr_llm.frontend.whisper import WhisperFrontend
+from espnet2_avsr_llm.hub.build import from_folder, read_config
 from espnet2_avsr_llm.hub.resolve import SourceError, arch, arch_names, resolve
-from espnet2_avsr_llm.llm import causal_lm
 
 HEAD_WIDTH = 64  # D / H of every public Whisper and AV-HuBERT
+_SHOWN = 5  # tensors that an error lists
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 LLM_NEEDS = ("num_attention_heads", "rms_norm_eps", "rope_theta")  # what shapes never tell and no default may replace
 
@@ -68,6 +69,9 @@ def _avhubert_shapes(tensors: Tensors) -> Config:
         trunk_widths=[tensors[f"feature_extractor_video.resnet.trunk.layer{i}.0.conv1.weight"].shape[0] for i in range(1, 5)],
         conv_pos=taps,
         conv_pos_groups=width // group,
+        modality_fuse="concat" if tensors["layer_norm.weight"].shape[0] == 2 * width else "add",
+        resnet_relu_type="prelu" if "feature_extractor_video.resnet.frontend3D.2.weight" in tensors else "relu",
+        audio_feat_dim=tensors["feature_extractor_audio.proj.weight"].shape[1],
     )
 
 
@@ -91,8 +95,8 @@ def _encoder_rest(model_type: str, width_key: str) -> Callable[[Config, Tensors,
 
 def public_llm(tensors: Tensors) -> Config:
     """Configuration of the public LLM (``arch/``) that has the sizes of these tensors; empty when there is none."""
-    shapes = _llm_shapes(tensors)
-    return next((known for known in map(arch, arch_names()) if all(known.get(k) == v for k, v in shapes.items())), {})
+    sizes = {**_llm_shapes(tensors), "hidden_act": "silu"}  # the activation tells LLMs from encoders of the same sizes
+    return next((known for known in map(arch, arch_names()) if all(known.get(k) == v for k, v in sizes.items())), {})
 
 
 def _llm_rest(shapes: Config, tensors: Tensors, given: Config) -> Config:
@@ -112,15 +116,22 @@ def _llm_rest(shapes: Config, tensors: Tensors, given: Config) -> Config:
     return {"model_type": kind, "head_dim": width, "num_key_value_heads": tensors[first("k_proj.weight")].shape[0] // width, **public}
 
 
+def _empty_llm(config: Config) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+
+
+def _load_llm(folder: str, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return from_folder(AutoModelForCausalLM, folder, dtype=dtype)
+
+
 KINDS = {
     "whisper": Kind(_whisper_shapes, _encoder_rest("whisper", "d_model"), WhisperFrontend.random, WhisperFrontend.load),
     "avhubert": Kind(_avhubert_shapes, _encoder_rest("avhubert", "encoder_embed_dim"), AVHubertFrontend.random, AVHubertFrontend.load),
-    "llm": Kind(
-        _llm_shapes,
-        _llm_rest,
-        lambda config: causal_lm._random(config, torch.float32, "sdpa"),
-        lambda folder, dtype: causal_lm._pretrained(folder, dtype, "sdpa"),
-    ),
+    "llm": Kind(_llm_shapes, _llm_rest, _empty_llm, _load_llm),
 }
 
 
@@ -132,10 +143,7 @@ def given_configuration(source: Source) -> Config:
     """
     if source is None or isinstance(source, Mapping):
         return dict(source or {})
-    file = resolve(str(source)) / "config.json"
-    if not file.is_file():
-        raise SourceError(f"{file.parent} has no config.json")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_config(resolve(str(source)))
 
 
 def configure(part: str, kind: Kind, tensors: Tensors, given: Config) -> Config:
@@ -150,22 +158,28 @@ def configure(part: str, kind: Kind, tensors: Tensors, given: Config) -> Config:
     Raises:
         SourceError: ``given`` contradicts the tensors, or what they do not tell is missing.
     """
-    shapes = kind.shapes(tensors)
-    wrong = [f"{k} is {given[k]}, but the checkpoint has {v}" for k, v in shapes.items() if k in given and given[k] != v]
-    if wrong:
-        raise SourceError(f"The configuration given for {part} contradicts the checkpoint: {'; '.join(wrong)}")
-    config = {**kind.rest(shapes, tensors, given), **given, **shapes}
-    with torch.device("meta"):
-        expected = {name: t.shape for name, t in kind.empty(dict(config)).state_dict().items()}
-    found = {name: t.shape for name, t in tensors.items()}
+    try:
+        shapes = kind.shapes(tensors)
+        wrong = [f"{k} is {given[k]}, but the checkpoint has {v}" for k, v in shapes.items() if k in given and given[k] != v]
+        if wrong:
+            raise SourceError(f"The configuration given for {part} contradicts the checkpoint: {'; '.join(wrong)}")
+        config = {**kind.rest(shapes, tensors, given), **given, **shapes}
+        with torch.device("meta"):
+            expected = {name: t.shape for name, t in kind.empty(dict(config)).state_dict().items()}
+    except (LookupError, ValueError, TypeError, ArithmeticError) as e:
+        raise SourceError(f"{part} of the checkpoint cannot be built, from its shapes and what was given: {type(e).__name__}: {e}") from e
     if config.get("tie_word_embeddings"):
         expected.pop("lm_head.weight")
-    wrong = [f"lacks {part}.{n}" for n in expected.keys() - found.keys()]
-    wrong += [f"has {part}.{n} besides" for n in found.keys() - expected.keys()]
-    wrong += [f"has {part}.{n} of {tuple(found[n])}, not {tuple(s)}" for n, s in expected.items() if n in found and found[n] != s]
+    wrong = _misfits(part, expected, {name: t.shape for name, t in tensors.items()})
     if wrong:
-        raise SourceError(f"The checkpoint does not fit the configuration of {part} in {len(wrong)} tensors; it {'; it '.join(sorted(wrong)[:5])}")
+        raise SourceError(f"The checkpoint does not fit the configuration of {part} in {len(wrong)} tensors; it {'; it '.join(wrong[:_SHOWN])}")
     return config
+
+
+def _misfits(part: str, expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> list[str]:
+    wrong = [f"lacks {part}.{n}" for n in sorted(expected.keys() - found.keys())]
+    wrong += [f"has {part}.{n} besides" for n in sorted(found.keys() - expected.keys())]
+    return wrong + [f"has {part}.{n} of {list(found[n])}, not {list(s)}" for n, s in expected.items() if n in found and found[n] != s]
 
 
 def place_source(kind: Kind, source: Source, config: Config, tensors: Tensors, folder: Path) -> str:

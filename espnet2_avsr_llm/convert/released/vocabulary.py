@@ -46,6 +46,8 @@ def read_vocabulary(tensors: dict[str, Tensor], llm: Source, tokenizer: str | No
     Raises:
         SourceError: there is no tokenizer, it is of another size, or the LLM's configuration contradicts its head.
     """
+    if EMBEDDING not in tensors:
+        raise SourceError(f"The checkpoint lacks llm.{EMBEDDING}: expected the whole model, LLM included")
     given = given_configuration(llm)
     folder = None if llm is None or isinstance(llm, Mapping) else str(llm)
     source = tokenizer or folder or given.get("_name_or_path") or public_llm(tensors).get("_name_or_path")
@@ -59,7 +61,7 @@ def read_vocabulary(tensors: dict[str, Tensor], llm: Source, tokenizer: str | No
             f"five added tokens complete, or of {rows - 4} (Qwen). Give the LLM that was fine-tuned"
         )
     if rows - own == len(ADDED_TOKENS) - 1:
-        found.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS[1:])})
+        found.add_special_tokens({"extra_special_tokens": list(ADDED_TOKENS[1:])}, replace_extra_special_tokens=False)
     return Vocabulary(found, own, _is_tied(tensors, given.get("tie_word_embeddings")))
 
 
