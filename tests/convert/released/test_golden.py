@@ -33,9 +33,9 @@ def _options(case):
     args, hub = case["args"], Path(FOLDER) / "hub"
     heads = {"encoder_attention_heads": 4}
     audio = hub / args["audio_encoder_name"] if "whisper" in (args["audio_encoder_name"] or "") else heads
-    streams = {s: args[f"downsample_ratio_{s}"] for s in ("audio", "video") if any(k.startswith(f"{s}_proj.") for k in case["state_dict"])}
-    rates = {} if args["compression_mode"] == "stack" else {"rates": streams}
-    return {"audio_encoder": audio, "video_encoder": heads, "llm": hub / args["llm_model"], **rates}
+    streams = [s for s in ("audio", "video", "audiovisual") if any(k.startswith(f"{s}_proj.") for k in case["state_dict"])]
+    rates = {s: args[f"downsample_ratio_{s}"] for s in streams}
+    return {"audio_encoder": audio, "video_encoder": heads, "llm": hub / args["llm_model"], "rates": rates}
 
 
 def _encode(case, golden, names, modality):
