@@ -46,7 +46,6 @@ def build(config: Mapping[str, Any], model_class: type[AVSRLLM] = AVSRLLM) -> AV
         ValueError: unknown name or option, or a plan that asks for a stream that no frontend yields.
         SourceError: a pretrained part is missing.
     """
-
     plan = part(config, "plan")
     frontends = build_frontends(config)
     widths = {stream: width for frontend in frontends.values() for stream, width in frontend.streams.items()}

@@ -31,6 +31,7 @@ class ESPnetAVSRLLMModel(AVSRLLM, AbsESPnetModel):
         """
         features = self.encode(self.inputs(batch))
         passes = self.plan.passes(step)
+        # A call of the LLM for each pass: one for all would pad to the longest, and is slower (tests/benchmarks/training_step.py).
         outputs = [self.run_pass(features, p, (text, text_lengths)) for p in passes]
         loss = sum(p.weight * o.total for p, o in zip(passes, outputs))
         # A clone: the trainer divides the loss in place by accum_grad, and the log would show the quotient.

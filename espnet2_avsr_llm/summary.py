@@ -32,7 +32,7 @@ def summarise(model: AVSRLLM, rates: Sequence[Sequence[int]] | None, seconds: fl
 
     Args:
         model: from :func:`on_meta`.
-        rates: audio and video rate of each pass to count (one number where there is one stream); None takes the plan's passes.
+        rates: rates of each pass to count, of the streams of the plan's pass that reads the most; None takes the plan's passes.
         seconds: length of the utterance.
         prompt_tokens: tokens of the prompt.
 
@@ -53,11 +53,15 @@ def parameters(model: AVSRLLM) -> dict[str, Any]:
         counts = by_part.setdefault(_part(name), {"total": 0, "trainable": 0})
         counts["total"] += p.numel()
         counts["trainable"] += p.numel() * p.requires_grad
-    chosen = max(model.plan.all_passes(), key=lambda p: len(p.rates))
     for part, counts in by_part.items():
-        counts["active"] = _active(model, part, chosen, counts["total"])
+        counts["active"] = _active(model, part, _widest(model), counts["total"])
     totals = {key: sum(c[key] for c in by_part.values()) for key in ("total", "trainable", "active")}
     return {**totals, "by_part": by_part}
+
+
+def _widest(model: AVSRLLM) -> Pass:
+    """The plan's first pass among those that read the most streams."""
+    return max(model.plan.all_passes(), key=lambda p: len(p.rates))
 
 
 def _active(model: AVSRLLM, part: str, pass_: Pass, total: int) -> int:
@@ -74,7 +78,7 @@ def _part(name: str) -> str:
 
 
 def _passes(model: AVSRLLM, rates: Sequence[Sequence[int]]) -> list[Pass]:
-    planned = model.plan.all_passes()[0]
+    planned = _widest(model)
     streams = sorted(planned.rates)
     if any(len(r) != len(streams) for r in rates):
         raise ValueError(f"--rates: give one rate for each of {', '.join(streams)}, found {[','.join(map(str, r)) for r in rates]}")

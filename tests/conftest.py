@@ -171,11 +171,15 @@ def make_sample():
 
 @pytest.fixture(scope="session")
 def make_batch():
-    """``make_batch([(samples, frames, letters), ...])``: a collated batch; the content of a row depends on its sizes alone."""
+    """``make_batch((samples, frames, letters), ...)``: a collated batch; the content of a row depends on its sizes alone."""
     from espnet2_avsr_llm.data.collate import collate
+    from espnet2_avsr_llm.data.filterbank import stacked_filterbanks
 
-    def make(*sizes):
-        return collate([(str(i), sample(sum(n or 0 for n in size), *size)) for i, size in enumerate(sizes)])[1]
+    def make(*sizes, filterbanks=False):
+        rows = [sample(sum(n or 0 for n in size), *size) for size in sizes]
+        if filterbanks:
+            rows = [row | {"speech": stacked_filterbanks(row["speech"])} for row in rows]
+        return collate([(str(i), row) for i, row in enumerate(rows)])[1]
 
     return make
 

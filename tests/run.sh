@@ -8,4 +8,4 @@ template=egs2/TEMPLATE/avsr_llm1
 . "${template}/path.sh"
 python3 -m espnet2_avsr_llm.bin.roi_models
 # one process a core; each keeps to one thread (path.sh)
-exec python3 -m pytest --numprocesses "$(nproc)" --dist loadfile --durations 10 "$@"
+exec python3 -m pytest --numprocesses auto --dist loadfile --durations 10 "$@"

@@ -16,7 +16,7 @@ from espnet2_avsr_llm.task import AVSRLLMTask
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TRAIN, DECODE = sorted(CONF.glob("train/**/*.yaml")), sorted(CONF.glob("decode/**/*.yaml"))
-TINY = {"whisper": "tiny-whisper", "avhubert": "tiny-avhubert", "causal_lm": "tiny-llama"}
+TINY = {"whisper": "tiny-whisper", "hf_speech": "tiny-wavlm", "avhubert": "tiny-avhubert", "causal_lm": "tiny-llama"}
 
 
 def name(file):
@@ -67,9 +67,9 @@ def test_takes_one_step(file, make_batch):
     assert all(p.dtype == torch.float32 for p in trained)
     before = [p.clone() for p in trained]
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
-    losses = []
+    losses, filterbanks = [], any(f.filterbanks for f in model.frontends.values())
     for _ in range(2):  # in the first step LoRA's A has no gradient: its B is zero
-        loss, stats, _ = model(**make_batch((16000, 25, 5), (12800, 20, 2)))
+        loss, stats, _ = model(**make_batch((16000, 25, 5), (12800, 20, 2), filterbanks=filterbanks))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -236,6 +236,15 @@ def test_frozen_encoders_keep_no_graph(make_model, make_batch):
     assert all((p.grad is not None) == ("lora_" in n) for n, p in encoder.named_parameters())
 
 
+def test_parts_on_devices_of_their_own(make_model, make_batch):
+    """Inputs follow the encoders, features the projector."""
+    kept = {f"{part}_conf": {"device": "cpu"} for part in ("audio_frontend", "video_frontend")}
+    model = make_model(**kept).to("meta")
+    assert {p.device.type for p in model.frontends.parameters()} == {"cpu"} and model.device.type == "meta"
+    batch = make_batch((16000, 25, 5))
+    assert {t.device.type for pair in model.encode(model.inputs(batch)).values() for t in pair} == {"meta"}
+
+
 def test_without_adapter_the_projector_alone_is_trained(make_model, make_batch):
     model = make_model(adapter=None)
     model(**make_batch((16000, 25, 5)))[0].backward()

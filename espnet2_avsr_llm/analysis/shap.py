@@ -115,7 +115,7 @@ class TokenScores:
             rows[:, self.players] = torch.where(kept[..., None], self.embeds[self.players], self._absent)
         embeds = pad_sequence(list(rows), batch_first=True, padding_side="left")
         mask = pad_sequence([torch.ones(len(row), dtype=torch.long, device=kept.device) for row in rows], batch_first=True, padding_side="left")
-        with self.model.use(self.pass_, mask):
+        with self.model.use(self.pass_):
             logits = self.model.llm(embeds, mask, (mask.cumsum(1) - 1).clamp(min=0), len(self.labels) + 1).logits
         return self._scores(logits).double().cpu().numpy()
 
@@ -190,7 +190,7 @@ def sampling(f: SetFunction, players: int, max_evals: int, seed: int) -> Estimat
         def sampling_estimate(self, j, f, x, X, nsamples=10):
             mean, variance = super().sampling_estimate(j, f, x, X, nsamples)
             variances.setdefault(int(j), []).append((nsamples, variance))
-            return mean, variance + np.finfo(np.float64).tiny ** 0.25
+            return mean, variance + 1e-30
 
     with _numpy_seed(seed):
         values = Explainer(f, np.zeros((1, players))).shap_values(np.ones((1, players)), nsamples=max_evals // 2, silent=True)

@@ -116,7 +116,7 @@ def run(model: AVSRLLM, inputs: LLMInput, pass_: Pass) -> None:
     before = llm.config._attn_implementation
     llm.set_attn_implementation("eager")
     try:
-        with model.use(pass_, inputs.attention_mask):
+        with model.use(pass_):
             model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, 1)
     finally:
         llm.set_attn_implementation(before)

@@ -44,9 +44,10 @@ def main(argv: list[str] | None = None) -> None:
     from espnet2_avsr_llm.analysis.shap import Settings
 
     speech2text = load_speech2text(args, beam_size=args.beam_size)
+    conditions = args.conditions if "speech" in speech2text.names else ["clean"]  # noise means nothing to a model that does not hear
     settings = Settings(args.estimator, args.max_evals, args.removal, args.score, args.batch_size, args.seed)
     about = {**describe(args, speech2text), "beam_size": args.beam_size, **vars(settings)}
-    found = {condition: explain_condition(speech2text, condition, settings, about, args) for condition in args.conditions}
+    found = {condition: explain_condition(speech2text, condition, settings, about, args) for condition in conditions}
     write_modalities(args.output_dir, about, found, speech2text.model.llm.tokens.tokenizer)
     logging.info(f"{args.output_dir}: {', '.join(f'{len(of)} utterances in {condition}' for condition, of in found.items())}")
 

@@ -110,13 +110,13 @@ class HFSpeechFrontend(AbsFrontend):
 class LinearAttention(WavLMAttention):
     """WavLM's attention by its linear layers; transformers hands their weights to one fused function, past any LoRA on them."""
 
-    def torch_multi_head_self_attention(self, hidden_states: Tensor, attention_mask: Tensor | None, gated_position_bias: Tensor):
-        """Attention with the gated relative position bias ``(B * heads, T, T)``; no attention weights."""
+    def torch_multi_head_self_attention(self, hidden_states: Tensor, attention_mask: Tensor | None, gated_position_bias: Tensor, *_):
+        """Attention with the gated relative position bias ``(B * heads, T, T)``; no attention weights (older versions may ask for them)."""
         split = partial(torch.unflatten, dim=-1, sizes=(self.num_heads, -1))
         q, k, v = (split(p(hidden_states)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
         bias = gated_position_bias.unflatten(0, (-1, self.num_heads)).to(q.dtype)
         if attention_mask is not None:
-            bias = bias.masked_fill(~attention_mask[:, None, None], torch.finfo(q.dtype).min)
+            bias = bias.masked_fill(attention_mask.ne(1)[:, None, None], torch.finfo(q.dtype).min)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 

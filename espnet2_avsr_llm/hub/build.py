@@ -98,10 +98,26 @@ def from_folder(model_class, folder: str, **options) -> nn.Module:
     """``model_class.from_pretrained`` of transformers, which alone would draw missing tensors at random and go on.
 
     Raises:
-        SourceError: tensors are missing.
+        SourceError: tensors are missing or of another shape.
     """
-    model, info = model_class.from_pretrained(folder, output_loading_info=True, **options)
+    with _quiet():  # a report of every tensor that is not used, such as Whisper's whole decoder
+        model, info = model_class.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    wrong = [f"{name} {list(found)}, expected {list(expected)}" for name, found, expected in sorted(info["mismatched_keys"])]
+    if wrong:
+        raise SourceError(f"{folder} contradicts its config.json: size mismatch of {len(wrong)} tensors, such as {'; '.join(wrong[:_SHOWN])}")
     missing = sorted(info["missing_keys"])
     if missing:
         raise SourceError(f"{folder} lacks {len(missing)} tensors of its {type(model).__name__}, such as {', '.join(missing[:_SHOWN])}")
     return model
+
+
+@contextmanager
+def _quiet():
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

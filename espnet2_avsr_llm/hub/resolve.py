@@ -32,6 +32,8 @@ def resolve(source: str, revision: str | None = None) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
         return path
+    if path.is_file():
+        raise SourceError(f"{path} is a file, but a source is a folder: `avsr-llm convert` makes one of a checkpoint of fairseq or of the papers' authors")
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise SourceError(f"No folder {path.resolve()}: give an existing folder or a hub id such as openai/whisper-medium.en")
     return _download(source, revision)

@@ -83,10 +83,13 @@ class CausalLM(Pretrained):
         self._context: Callable[[], AbstractContextManager] = nullcontext
         self._checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            # transformers before 5.2x call it gradient checkpointing
+            # the older 5.x call it gradient checkpointing
             enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
             enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
-        self._pinned = "device_map" in placed and self.device.type != "meta"
+        if init == "pretrained" and "device_map" in placed:
+            self._pinned = self.device.type != "meta"
+        else:
+            self.pin(device)
 
     @property
     def width(self) -> int:

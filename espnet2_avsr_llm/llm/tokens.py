@@ -29,7 +29,7 @@ class Tokens:
         if set(ADDED_TOKENS[1:]) <= set(tokenizer.get_added_vocab()):
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         else:
-            tokenizer.add_special_tokens({"pad_token": PAD, "extra_special_tokens": list(ADDED_TOKENS[1:])}, replace_extra_special_tokens=False)
+            tokenizer.add_special_tokens({"pad_token": PAD, "additional_special_tokens": list(ADDED_TOKENS[1:])})
         self.tokenizer = tokenizer
         self.added_ids = [i for token, i in sorted(tokenizer.get_added_vocab().items(), key=lambda item: item[1]) if token in ADDED_TOKENS]
         self.bos_id, self.eos_id, self.pad_id = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id

@@ -1,11 +1,14 @@
 """Error rates against LLM tokens: the trade that elastic models offer (Llama-MTSK, arXiv 2503.06362, figures 3 to 5)."""
 
 from pathlib import Path
+from statistics import mean
 from typing import Sequence
 
+from espnet2_avsr_llm.scoring.compare import SUFFIX
 from espnet2_avsr_llm.scoring.report import collect
 
-Lines = dict[str, list[tuple[float, float]]]  # by name, points (LLM tokens per second, WER)
+Point = tuple[float, float]  # LLM tokens per second, WER
+Lines = dict[str, dict[str, list[Point]]]  # by name and pass
 
 
 def scored_experiments(folder: Path) -> list[Path]:
@@ -14,10 +17,10 @@ def scored_experiments(folder: Path) -> list[Path]:
 
 
 def plot_wer_by_tokens(exps: Sequence[Path], path: Path) -> None:
-    """Draw WER against LLM tokens per second of speech: a line for each experiment, a panel for each task and test set.
+    """Draw WER against LLM tokens per second of speech: a line for each system, a panel for each task and test set.
 
     Args:
-        exps: experiment folders; their clean conditions that have a cost are drawn.
+        exps: experiment folders; their clean conditions that have a cost are drawn, of several seeds of a system the mean.
         path: of the picture.
     """
     from matplotlib.figure import Figure
@@ -27,7 +30,7 @@ def plot_wer_by_tokens(exps: Sequence[Path], path: Path) -> None:
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
     for axes, ((task, test_set, decoding), lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], sorted(panels.items())):
         for name, points in lines.items():
-            axes.plot(*zip(*sorted(points)), marker="o", label=name)
+            axes.plot(*zip(*sorted(tuple(map(mean, zip(*of))) for of in points.values())), marker="o", label=name)
         axes.set(xlabel="LLM tokens per second of speech", ylabel="WER (%)")
         axes.set_title(f"{task}, {test_set}, {decoding}", fontsize="small")
         axes.legend(fontsize="small")
@@ -43,7 +46,7 @@ def _panels(exps: Sequence[Path]) -> dict[tuple[str, str, str], Lines]:
             if r.condition == "clean" and r.cost:
                 task, *scale = r.pass_.split("_")
                 budget = any(part.startswith(("tokens", "tflops")) for part in scale)
-                name = f"{exp.name} (budget)" if budget else exp.name
-                point = (r.cost.tokens_per_second, r.rate.percent)
-                panels.setdefault((task, r.test_set, r.decoding), {}).setdefault(name, []).append(point)
+                name = SUFFIX.sub("", exp.name) + (" (budget)" if budget else "")
+                points = panels.setdefault((task, r.test_set, r.decoding), {}).setdefault(name, {})
+                points.setdefault(r.pass_, []).append((r.cost.tokens_per_second, r.rate.percent))
     return panels

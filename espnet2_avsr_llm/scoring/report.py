@@ -54,10 +54,10 @@ def collect(exp: Path, metric: str) -> list[Result]:
         if len(parts) != 4:
             raise ValueError(f"{path}: expected {exp}/DECODING/TEST_SET/PASS/CONDITION/score_{metric}/result.json.")
         results.append(Result(exp, *parts, read_result(path)))
-    return sorted(results, key=lambda r: (r.decoding, r.test_set, _pass_order(r.pass_), condition_order(r.condition)))
+    return sorted(results, key=lambda r: (r.decoding, r.test_set, pass_order(r.pass_), condition_order(r.condition)))
 
 
-def _pass_order(name: str) -> list:
+def pass_order(name: str) -> list:
     """Sort key that counts: `avsr_audio4_video2` before `avsr_audio16_video2`."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
@@ -125,10 +125,11 @@ def _markdown_table(results: Sequence[Result]) -> str:
     for r in results:
         low, high = r.rate.interval
         rows.append([f"{r.decoding}/{r.test_set}/{r.pass_}/{r.condition}", *table_cells(r.rate), f"{low:.1f}–{high:.1f}"])
-    return _markdown(rows)
+    return markdown(rows)
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table, its first two rows the header and its rule."""
     return "\n".join(f"|{'|'.join(row)}|" for row in rows)
 
 
@@ -144,7 +145,7 @@ def _cost_tables(results: Sequence[Result]) -> str:
             cost = next(iter(by_condition.values())).cost
             wers = [f"{by_condition[c].rate.percent:.1f}" if c in by_condition else "-" for c in conditions]
             rows.append([name, *wers, *(cost.cells() if cost else ["-"] * len(COSTS))])
-        tables.append(_markdown(rows))
+        tables.append(markdown(rows))
     return "\n\n".join(tables)
 
 

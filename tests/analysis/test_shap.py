@@ -111,11 +111,18 @@ def test_estimates_repeat_and_leave_numpys_generator_alone(estimator):
     assert not np.array_equal(estimator(f, 6, 60, 1)[0], first)
 
 
-def test_additive_games_are_exact_even_where_a_token_does_not_vary():
-    """shap's sampling explainer gives NaN for an output without variance."""
-    weights = np.array([[1.0, 0, 0], [2.0, 0, 3], [-1.0, 0, 0]])
+def test_an_output_without_variance_beside_one_with():
+    """shap's sampling explainer alone gives NaN for the first."""
+    weights = np.array([1.0, 2.0, -1.0])
+
+    def f(kept):
+        kept = np.asarray(kept, float)
+        return np.stack([kept @ weights, kept[:, 0] * kept[:, 1] + kept[:, 2]], 1)
+
     for estimator in ESTIMATORS.values():
-        np.testing.assert_allclose(estimator(lambda kept: np.asarray(kept) @ weights, 3, 200, 0)[0], weights, atol=1e-6)
+        phi, _ = estimator(f, 3, 2000, 0)
+        np.testing.assert_allclose(phi[:, 0], weights, atol=1e-6)
+        np.testing.assert_allclose(phi[:, 1], [0.5, 0.5, 1.0], atol=0.1)
 
 
 def test_too_few_evaluations_and_too_many_players():

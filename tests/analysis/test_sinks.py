@@ -107,8 +107,9 @@ def test_rotation_keeps_norms_and_takes_directions():
     assert torch.equal(turned[0, [0, 2, 3]], h[0, [0, 2, 3]]) and rotate(h.bfloat16(), {1: 3}).dtype == torch.bfloat16
 
 
-def test_rotating_reaches_the_layers_input(make_llm, make_prefix):
-    model = make_llm()
+@pytest.mark.parametrize("kind", KINDS)
+def test_rotating_reaches_the_layers_input(make_llm, make_prefix, kind):
+    model = make_llm(kind)
     inputs, states = make_prefix(model), []
     with rotating(model.llm, 3, {6: 0}), hooked([model.llm.layers[2]], lambda m, args: states.append(args[0][0]), before=True):
         trace(model, inputs, PASS)

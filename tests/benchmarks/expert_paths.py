@@ -29,7 +29,8 @@ def get_parser():
 def main():
     args = get_parser().parse_args()
     torch.manual_seed(0)
-    sys.stdout.write(f"{'tokens':>7}{'experts':>8}{'b':>5}{'E b':>7}   {'forward: dense':>15}{'grouped':>9}{'ratio':>7}   {'step: dense':>15}{'grouped':>9}{'ratio':>7}  ms\n")
+    times = "".join(f"   {way + ': dense':>15}{'grouped':>9}{'ratio':>7}" for way in ("forward", "step"))
+    sys.stdout.write(f"{'tokens':>7}{'experts':>8}{'b':>5}{'E b':>7}{times}  ms\n")
     for tokens, routed, bottleneck in itertools.product(args.tokens, args.routed, args.bottleneck):
         mixture = Mixture(args.width, bottleneck, routed, args.top_k, 1, ["shared"]).to(args.device)
         torch.nn.init.normal_(mixture.up, std=0.02)

@@ -2,6 +2,10 @@
 
 Run by hand, with the options of `avsr-llm summary`, for example:
   python tests/benchmarks/training_step.py --config conf/train/llama_mtsk_ms.yaml --batch_size 4 --seconds 3 --random
+
+Seconds on a shared machine, one thread, a call for each pass / one call for all: 0.30 / 0.34 and 0.32 / 0.46 (Llama-MTSK MS of the
+mini recipe, ten utterances); 1.57 / 1.80 and 2.08 / 2.60 (Omni-AVSR S, likewise, the machine busier); 36.0 / 46.6 (the command
+above with three layers of Llama-3.2-1B, a vocabulary of 4,096 and tiny encoders). Sharing pads all rows to the longest pass.
 """
 
 import argparse
@@ -12,10 +16,9 @@ import time
 import torch
 from torch.nn import functional as F
 
-from espnet2_avsr_llm.build import PRETRAINED
+from espnet2_avsr_llm.build import PRETRAINED, build
 from espnet2_avsr_llm.config import add_part_options, from_options
 from espnet2_avsr_llm.espnet_model import ESPnetAVSRLLMModel
-from espnet2_avsr_llm.build import build
 from espnet2_avsr_llm.sequence import IGNORE
 
 

@@ -4,7 +4,7 @@ import json
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from espnet2_avsr_llm.bin import check_parts
 from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
@@ -12,6 +12,12 @@ from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
 
 def test_a_folder_is_itself(tmp_path):
     assert resolve(str(tmp_path)) == tmp_path
+
+
+def test_a_checkpoint_is_no_folder(tmp_path):
+    (tmp_path / "large_vox_iter5.pt").touch()
+    with pytest.raises(SourceError, match="large_vox_iter5.pt is a file, but a source is a folder: `avsr-llm convert` makes one"):
+        resolve(str(tmp_path / "large_vox_iter5.pt"))
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):
@@ -46,10 +52,16 @@ class Absent(RepositoryNotFoundError):
         Exception.__init__(self, "absent")
 
 
+class WrongRevision(RevisionNotFoundError):
+    def __init__(self):
+        Exception.__init__(self, "revision")
+
+
 @pytest.mark.parametrize(
     "error,message",
     [
-        (Gated(), r"meta/llm is gated: accept its licence at https://huggingface\.co/meta/llm.*HF_TOKEN"),
+        (Gated(), r"meta/llm is gated: accept its licence at https://huggingface\.co/meta/llm.*HF_TOKEN.*To work offline: .*hf download meta/llm"),
+        (WrongRevision(), "meta/llm has no revision None: .*/commits/main lists them"),
         (Absent(), "neither a folder here nor a repository on the hub"),
         (LocalEntryNotFoundError("offline"), "in the cache and HF_HUB_OFFLINE is set.*hf download meta/llm"),
         (ConnectionError("no route"), "in the cache and .*hf download meta/llm"),
@@ -73,6 +85,25 @@ def test_revision_reaches_the_hub(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, revision, **_: asked.append((repo, revision)) or str(tmp_path))
     assert resolve("meta/llm", "v2") == tmp_path and asked == [("meta/llm", "v2")]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_download_that_does_not_add_up_is_made_once_more(monkeypatch, tmp_path, failures):
+    forced = []
+
+    def snapshot_download(repo, force_download, **_):
+        forced.append(force_download)
+        if len(forced) <= failures:
+            raise OSError("Consistency check failed: file should be of size 3 but has size 2")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    if failures == 1:
+        assert resolve("meta/llm") == tmp_path
+    else:
+        with pytest.raises(SourceError, match="not in the cache"):
+            resolve("meta/llm")
+    assert forced == [False, True]
 
 
 def test_unknown_arch_names_the_nearest():

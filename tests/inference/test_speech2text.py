@@ -304,21 +304,26 @@ def test_one_encoder_for_sound_and_lips(tiny_config, tmp_path, monkeypatch, stre
 
 @pytest.mark.parametrize("name", ["max_llm_tokens", "max_tflops"])
 def test_a_budget_takes_the_finest_rates_that_fit_each_utterance(omni, name):
-    def costs(u):
-        hypotheses = [omni(*u, audio_rate=a, video_rate=v)[0][3] for a in (4, 16) for v in (2, 5)]
-        return {("avsr", *h.rates.values()): (h.llm_tokens if name == "max_llm_tokens" else h.tflops) for h in hypotheses}
+    def plan(utterance, **request):
+        choice = omni._plan(0, dict(zip(("speech", "video"), utterance)), Request(**request))[1]
+        return tuple(choice.pass_.rates.values()), (choice.llm_tokens if name == "max_llm_tokens" else choice.tflops), choice.note
 
-    known = [costs(u) for u in MIXED[:3]]
+    known = [{(a, v): plan(u, audio_rate=a, video_rate=v)[1] for a in (4, 16) for v in (2, 5)} for u in MIXED[:3]]
     seen = set()
-    for budget in sorted({c for table in known for c in table.values()} | {0}):
-        results = call(load_batched(omni, 3), MIXED[:3], **{name: budget})
-        for choice, result, table in zip(picked(results), results, known):
-            fitting = {pair: cost for pair, cost in table.items() if cost <= budget}
-            assert table[choice] == max(fitting.values(), default=min(table.values()))
-            assert (result[0][3].note == "") == bool(fitting)
-            seen.add(choice)
+    for budget in sorted({cost for table in known for cost in table.values()} | {0}):
+        for utterance, table in zip(MIXED[:3], known):
+            pair, cost, note = plan(utterance, **{name: budget})
+            fitting = [c for c in table.values() if c <= budget]
+            assert cost == table[pair] == max(fitting, default=min(table.values()))
+            assert (cost <= budget and note == "") if fitting else f"exceeds {name}={budget:g}" in note
+            seen.add(pair)
     assert len(seen) == 4
-    assert omni(*MIXED[0], max_llm_tokens=1)[0][3].note == f"{known[0]['avsr', 16, 5] if name == 'max_llm_tokens' else omni(*MIXED[0], audio_rate=16, video_rate=5)[0][3].llm_tokens} exceeds max_llm_tokens=1"
+
+
+def test_the_hypothesis_says_what_the_budget_did(omni):
+    fits, exceeds = (omni(*MIXED[0], max_llm_tokens=n)[0][3] for n in (50, 20))
+    assert (fits.rates, fits.note) == ({"audio": 16, "video": 5}, "") and fits.llm_tokens <= 60
+    assert (exceeds.rates, exceeds.note) == (fits.rates, f"{fits.llm_tokens} exceeds max_llm_tokens=20")
 
 
 def test_a_tie_goes_to_audio(make_model, tiny_config, tmp_path):

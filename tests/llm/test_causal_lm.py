@@ -73,6 +73,16 @@ def test_context_is_restored(llm):
     assert trace == ["+a", "+b", "+b", "-b", "-b", "+a", "-a", "-a"]
 
 
+def test_spread_over_devices_it_stays_there(sources):
+    """On a machine without GPU all layers are spread over the CPU."""
+    assert CausalLM(source=sources["llama"], device="auto").to("meta").device.type == "cpu"
+
+
+@pytest.mark.parametrize("device, found", [("cpu", "cpu"), (None, "meta")])
+def test_random_weights_stay_where_they_are_put(device, found):
+    assert CausalLM(init="random", arch="tiny-llama", device=device).to("meta").device.type == found
+
+
 def test_a_folder_without_llm_is_refused(sources, tmp_path, make_source):
     make_source["llama"](tmp_path)
     (tmp_path / "model.safetensors").unlink()

@@ -19,7 +19,7 @@ def test_added_tokens_follow_the_vocabulary(tokens):
 def test_a_tokenizer_that_has_the_delimiters_is_taken_as_it_is():
     """Released models of Qwen: four added tokens, and EOS pads."""
     tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens({"extra_special_tokens": list(ADDED_TOKENS[1:])})
+    tokenizer.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS[1:])})
     tokens = Tokens(tokenizer)
     assert len(tokens) == 262 and tokens.added_ids == [258, 259, 260, 261] and tokens.pad_id == tokens.eos_id
     assert tokens.delimiter_ids("audio") == (258, 259) and tokens.delimiter_ids("video") == (260, 261)

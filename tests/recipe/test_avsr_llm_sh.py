@@ -186,6 +186,17 @@ def test_analysis_of_experts(recipe, part):
     assert recipe.calls[2].endswith("--output_dir exp/av/analysis/experts --asr_model_file exp/av/valid.acc.ave.pth")
 
 
+def test_length_files_made_before(recipe):
+    args = ["--asr_stats_dir", "exp/shared", "--stage", "10", "--stop_stage", "11", "--asr_config"]
+    assert recipe.run(*args, AV).returncode == 0
+    assert "--outs exp/shared/train/llm_shape exp/shared/valid/llm_shape" in recipe.calls[0]
+    (recipe.folder / "calls.txt").unlink()
+    os.utime(recipe.folder / A, (9e9, 9e9))  # newer than the length files
+    assert recipe.run("--asr_stats_dir", "exp/shared", "--stage", "11", "--stop_stage", "11", "--asr_config", A).returncode == 0
+    (training,) = recipe.calls
+    assert "--train_shape_file exp/shared/train/llm_shape" in training
+
+
 def test_failure_stops_and_names_the_log(recipe):
     out = recipe.run("--asr_configs", A, "--stage", "12", FAIL="espnet2_avsr_llm.bin.avsr_llm_inference")
     assert out.returncode == 1

@@ -20,8 +20,8 @@ skip_analysis=false  # leave out 16
 python=python3
 ngpu=0               # GPUs of one node; 0: CPU
 num_nodes=1          # nodes of the training
-nj=$(nproc)          # data preparation jobs
-num_threads=$(nproc) # of training and decoding on the CPU
+nj=$(OMP_NUM_THREADS= nproc) # data preparation jobs; nproc alone would heed path.sh's own setting
+num_threads=$(OMP_NUM_THREADS= nproc) # of training and decoding on the CPU
 gpu_inference=false  # decode on a GPU
 dumpdir=dump         # prepared features
 expdir=exp           # experiments
@@ -45,6 +45,7 @@ asr_config=    # the same, by ESPnet's name
 asr_args=      # options for training, e.g. "--max_epoch 5"
 asr_tag=       # name of the experiment, for a single configuration
 asr_exp=       # its folder
+asr_stats_dir= # length files made before, instead of those of each configuration
 inference_config=conf/decode/greedy.yaml
 inference_args=
 inference_requests= # what to decode with, e.g. "task=asr,audio_rate=4 max_llm_tokens=60"; default: all that was trained
@@ -116,7 +117,7 @@ exp_of() { # CONFIG: its experiment folder
 }
 
 stats_of() { # CONFIG: its length files
-    echo "${expdir}/stats_$(basename "$1" .yaml)$(args_tag)"
+    echo "${asr_stats_dir:-${expdir}/stats_$(basename "$1" .yaml)$(args_tag)}"
 }
 
 uses() { # CONFIG audio|video: does the model take this stream?
@@ -257,7 +258,7 @@ train() { # CONFIG THREADS
 
 stage_11() {
     local asr_config jobs=1 status=0
-    stage_10 # other --asr_args may need other length files
+    [ -n "${asr_stats_dir}" ] || stage_10 # other --asr_args may need other length files
     # on the CPU several models at once, a thread each, are done sooner than one after the other with all threads
     if [ "${ngpu}" -eq 0 ] && [[ "${asr_configs}" == *" "* ]]; then jobs=${num_threads}; fi
     for asr_config in ${asr_configs}; do
@@ -342,7 +343,7 @@ stage_16() {
             analyse "${exp}" sinks_before sinks
             analyse "${exp}" sinks sinks ${trained}
             if grep -Eq '^(projector: *smop|adapter: *mome)' "${asr_config}"; then analyse "${exp}" experts experts ${trained}; fi
-            analyse "${exp}" shap shap ${trained} --conditions $(conditions_of "${asr_config}") ${analysis_args}
+            analyse "${exp}" shap shap ${trained} --conditions $(video_conditions= conditions_of "${asr_config}") ${analysis_args}
         }
         if [ -e "${exp}/RESULTS.md" ]; then "${python}" -m espnet2_avsr_llm.bin.results "${exp}" >/dev/null; fi
         "${python}" -m espnet2_avsr_llm.bin.report "${exp}"

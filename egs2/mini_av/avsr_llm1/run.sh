@@ -12,4 +12,5 @@ cd "$(dirname "$0")"
     --asr_configs "conf/train/mini/llama_avsr_avsr.yaml conf/train/mini/llama_avsr_vsr.yaml conf/train/mini/llama_avsr_asr.yaml" \
     --skip_packing false \
     --skip_analysis true \
+    --analysis_args "--num_utts 10 --max_evals 800" \
     "$@"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from espnet2_avsr_llm import checkpoint
 from espnet2_avsr_llm.build import build
-from espnet2_avsr_llm.config import load_config
 from espnet2_avsr_llm.convert.released.config import Part, model_config
 from espnet2_avsr_llm.convert.released.facts import Facts, read_facts, under
 from espnet2_avsr_llm.convert.released.names import MODEL, PARTS, UNUSED, Piece, pieces
@@ -34,9 +32,7 @@ from espnet2_avsr_llm.convert.released.reading import FORMATS, read_released
 from espnet2_avsr_llm.convert.released.sources import KINDS, Source, configure, given_configuration, number_format, place_source
 from espnet2_avsr_llm.convert.released.vocabulary import Vocabulary, check_prompts, read_vocabulary
 from espnet2_avsr_llm.espnet_model import ESPnetAVSRLLMModel
-from espnet2_avsr_llm.hub.build import torch_dtype
-from espnet2_avsr_llm.hub.resolve import SourceError, resolve
-from espnet2_avsr_llm.inference.load import locate
+from espnet2_avsr_llm.hub.resolve import SourceError
 from espnet2_avsr_llm.registry import construct
 
 RECORD, CONFIG, CHECKPOINT, REST = "released.json", "config.yaml", "model.pth", "unused.safetensors"
@@ -180,45 +176,3 @@ def _place_sources(facts: Facts, files: Mapping[str, dict[str, Tensor]], vocabul
             vocabulary.tokenizer.save_pretrained(target)
         parts[part] = Part(place, options.dtype or FORMATS[number_format(files[part])])
     return parts
-
-
-def describe(folder: Path | str) -> str:
-    """What :func:`convert_released` inferred, and where the tensors went, for a person."""
-    folder = Path(folder)
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    places = Counter(file for file, _ in {tuple(piece) for entry in record.values() for piece in entry["pieces"]})
-    counts = ", ".join(f"{file} {n}" for file, n in sorted(places.items()))
-    return f"{folder}: tensors by place: {counts}\n{(folder / CONFIG).read_text(encoding='utf-8')}"
-
-
-def to_released(folder: Path | str, model_file: Path | str | None = None) -> dict[str, Tensor]:
-    """The state dict in its authors' layout: of a folder that :func:`convert_released` wrote, bit by bit what it read.
-
-    Args:
-        folder: the experiment.
-        model_file: a checkpoint trained further from it, instead of its own.
-
-    Raises:
-        SourceError: the folder was not converted from a released checkpoint.
-    """
-    folder = Path(folder)
-    if not (folder / RECORD).is_file():
-        raise SourceError(f"{folder} has no {RECORD}: expected a folder that avsr-llm convert made from a released checkpoint")
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    config = load_config(folder / CONFIG)
-    files = {MODEL: checkpoint.load(model_file or folder / CHECKPOINT), UNUSED: load_file(folder / REST)}
-    files |= {part: _source_tensors(folder, part, config) for part in {file for entry in record.values() for file, _ in entry["pieces"]} - files.keys()}
-    return {name: _joined([files[file][n] for file, n in entry["pieces"]]).to(getattr(torch, entry["dtype"])) for name, entry in record.items()}
-
-
-def _source_tensors(folder: Path, part: str, config: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors of a pretrained part: those written beside the experiment, or the user's source."""
-    if (folder / "sources" / part).is_dir():
-        return load_file(folder / "sources" / part / "model.safetensors")
-    conf = config[f"{part}_conf"]
-    kind = "llm" if part == "llm" else config[part]
-    return KINDS[kind].load(str(resolve(locate(conf["source"], folder / CONFIG))), torch_dtype(conf["dtype"])).state_dict()
-
-
-def _joined(rows: list[Tensor]) -> Tensor:
-    return torch.cat([r.to(rows[0].dtype) for r in rows]) if len(rows) > 1 else rows[0]

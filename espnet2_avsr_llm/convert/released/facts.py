@@ -219,12 +219,12 @@ def _lora(tensors: dict[str, Tensor], part: str) -> Lora | None:
     if not found:
         return None
     sets = frozenset(m[4] or "" for m in found.values())
-    for module in {re.sub(r"\d+", "N", m[1]) for m in found.values()}:
-        layers = count(tensors, re.escape(module).replace("N", r"(\d+)", 1) + r"\.q_proj\.weight")
-        wanted = {f"{module.replace('N', str(i), 1)}.lora_{d}_{x}{s}.weight" for i in range(layers) for d in ("down", "up") for x in "QV" for s in sets}
-        if wanted - set(found):
-            raise SourceError(f"The checkpoint lacks {part}.{min(wanted - set(found))}, which its other layers have")
-    ranks = {t.shape[0 if found[name][2] == "down" else 1] for name, t in tensors.items() if name in found}
+    hosts = [name.removesuffix(".q_proj.weight") for name in tensors if name.endswith(".q_proj.weight")]
+    wanted = {f"{host}.lora_{matrix}_{letter}{s}.weight" for host in hosts for matrix in ("down", "up") for letter in "QV" for s in sets}
+    if wanted != set(found):
+        odd = min(wanted ^ set(found))
+        raise SourceError(f"The checkpoint {'lacks' if odd in wanted else 'has'} {part}.{odd}, unlike its other layers")
+    ranks = (t.shape[0 if found[name][2] == "down" else 1] for name, t in tensors.items() if name in found)
     return Lora(only(f"the LoRA rank of {part}", ranks), sets)
 
 

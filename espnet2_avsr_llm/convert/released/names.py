@@ -44,7 +44,8 @@ def pieces(name: str, facts: Facts, tied: bool) -> list[Piece]:
     for stream, projector in facts.projectors.items():
         for i, released in enumerate(projector.prefixes):
             if name.startswith(f"{released}."):
-                ours = f"experts.shared.{i}" if projector.experts else f"streams.{stream}" + (f".{facts.rates[stream][i]}" * projector.indexed)
+                rate = f".{facts.rates[stream][i]}" if projector.indexed else ""
+                ours = f"experts.shared.{i}" if projector.experts else f"streams.{stream}{rate}"
                 return [(MODEL, f"projector.{ours}{name[len(released) :]}")]
     if name == "audiovisual_proj.gate.weight":
         return [(MODEL, "projector.routers.shared.weight")]

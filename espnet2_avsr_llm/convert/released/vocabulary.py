@@ -61,7 +61,7 @@ def read_vocabulary(tensors: dict[str, Tensor], llm: Source, tokenizer: str | No
             f"five added tokens complete, or of {rows - 4} (Qwen). Give the LLM that was fine-tuned"
         )
     if rows - own == len(ADDED_TOKENS) - 1:
-        found.add_special_tokens({"extra_special_tokens": list(ADDED_TOKENS[1:])}, replace_extra_special_tokens=False)
+        found.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS[1:])})
     return Vocabulary(found, own, _is_tied(tensors, given.get("tie_word_embeddings")))
 
 

@@ -1,5 +1,7 @@
 """Where this program deviates from the released ones on purpose: what they did, and what is done here (system specification 0.9, 10)."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -17,6 +19,7 @@ def released(make_authors, tmp_path_factory):
     """``released(name, **options)``: the authors' program of a case, its state dict, and the model made of it."""
     root = tmp_path_factory.mktemp("deviations")
 
+    @cache
     def make(name, **options):
         authors = make_authors(name)
         (root / name).mkdir(exist_ok=True)

@@ -51,7 +51,7 @@ LAYER = "llm.model.layers.1.self_attn"
 ASR = [
     (drop("audio_proj.2.bias"), "lacks audio_proj.2.bias"),
     (drop("audio_proj.3.weight"), "lacks audio_proj.3.weight"),
-    (drop(f"{LAYER}.lora_up_V.weight"), f"lacks {LAYER}.lora_up_V.weight, which its other layers have"),
+    (drop(f"{LAYER}.lora_up_V.weight"), f"lacks {LAYER}.lora_up_V.weight, unlike its other layers"),
     (drop("audio_encoder.layers.1.fc1.weight"), "lacks audio_encoder.layers.1.fc1.weight"),
     (drop("llm.model.norm.weight"), "lacks llm.model.norm.weight"),
     (drop("llm.model.embed_tokens.weight"), "lacks llm.model.embed_tokens.weight"),
@@ -62,7 +62,7 @@ ASR = [
     (put(audio_proj__2__weight=torch.zeros(5, 12)), "size mismatch for projector.streams.audio.2.weight"),
     (put(audio_encoder__layers__1__fc2__weight=torch.zeros(16, 3)), r"has audio_encoder.layers.1.fc2.weight of \[16, 3\], not \[16, 32\]"),
     (lambda s, o: s.update({f"{LAYER}.lora_down_Q.weight": torch.zeros(7, 16)}), "LoRA rank of llm is 3 and 7"),
-    (lambda s, o: s.update({f"{LAYER}.lora_down_Q_shared.weight": torch.zeros(3, 16)}), "which its other layers have|lacks llm"),
+    (lambda s, o: s.update({f"{LAYER}.lora_down_Q_shared.weight": torch.zeros(3, 16)}), "lacks llm.*_shared.weight, unlike its other layers"),
     (put(audio_proj__0__bias=torch.full((12,), float("nan"))), "audio_proj.0.bias holds NaN"),
     (put(audio_proj__0__bias=torch.zeros(12, dtype=torch.float16)), "audio_proj.0.bias is of torch.float16"),
     (option(rates=None), "pooled at a rate that no tensor tells.*option rates, such as audio=4"),

@@ -150,7 +150,7 @@ def fake(monkeypatch):
 def test_crops_for_every_frame_and_which_had_a_face(fake, recipe):
     frames = np.full((80, 240, 260, 3), 90, np.uint8)
     frames[[0, 4, 5]] = 0
-    found = mouth_roi(frames, fake, recipe)
+    found = mouth_roi(frames, fake, recipe, 1)
     assert found.frames.shape == (80, 96, 96) and found.frames.dtype == np.uint8 and found.transforms.shape == (80, 2, 3)
     assert np.flatnonzero(~found.has_face).tolist() == [0, 4, 5]
     assert found.frames[1].min() == 90 and found.frames[4].max() == 0
@@ -162,7 +162,7 @@ def test_long_gaps_are_black(fake, recipe):
     frames[30:60, :100] = 0  # picture there, but no face
     frames[30:60, 100:] = 0
     frames[31, 0, 0] = 0
-    found = mouth_roi(frames, fake, recipe)
+    found = mouth_roi(frames, fake, recipe, 1)
     black = found.frames.max((1, 2)) == 0
     assert np.flatnonzero(black).tolist() == list(range(30, 60)) == np.flatnonzero(np.isnan(found.transforms[:, 0, 0])).tolist()
 
