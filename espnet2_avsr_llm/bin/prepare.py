@@ -24,9 +24,10 @@ def get_parser() -> argparse.ArgumentParser:
     grid.add_argument("--split_list", type=Path, help="for --protocol list: lines `speaker_clip set`")
     add("muavic", "MuAViC").add_argument("--languages", nargs="*", default=[], help="all that are there if none is given")
     add("vox2", "VoxCeleb2, still without transcripts").add_argument("--clip_list", type=Path, help="clips to take, such as AV-HuBERT's vox-en.id.gz")
-    labels = add("labels", "mouth crops with a label file of auto_avsr or Llama-AVSR")
-    labels.add_argument("--csv", type=Path, required=True)
-    labels.add_argument("--dset", required=True, help="name of the set")
+    labels = add("labels", "mouth crops with label files of auto_avsr or Llama-AVSR")
+    labels.add_argument("--train_csv", type=Path, required=True)
+    labels.add_argument("--test_csv", type=Path, required=True)
+    labels.add_argument("--valid_csv", type=Path, help="by default a part of --train_csv, by whole recordings")
     return parser
 
 
