@@ -69,44 +69,41 @@ def make_muavic(root, suffix="_avsr"):
     return root
 
 
-def write_video(path, frames, size=16):
-    """A video of 25 fps, of noise that stands still."""
+def write_media(path, frames=0, seconds=0.0, size=16):
+    """A video of 25 fps, of noise that stands still, or silence as AAC, or both."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = np.random.default_rng(0).integers(0, 255, (size, size, 3), np.uint8)
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        for _ in range(frames):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        out.mux(stream.encode())
-
-
-def write_aac(path, seconds):
-    """Silence as AAC."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as out:
-        stream = out.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, round(16000 * seconds)), np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode())
+        if frames:
+            video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+            video.width, video.height, video.pix_fmt = size, size, "yuv420p"
+        if seconds:
+            audio = out.add_stream("aac", rate=16000, layout="mono")
+        for _ in range(frames):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        if frames:
+            out.mux(video.encode())
+        if seconds:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, round(16000 * seconds)), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+            out.mux(audio.encode(frame))
+            out.mux(audio.encode())
 
 
 def make_vox2(root):
     """Clips of 50, 400, 823 and 803 frames (the last chunk too short), and unusable ones; sound as m4a in dev, as wav in test."""
     dev, test = "dev/{}/id00012/ab-_c/0000", "test/{}/id00017/x/0000"
     for name, frames in {f"{dev}1": 50, f"{dev}2": 400, f"{test}1": 811 + 12, f"{test}2": 803, "dev/{}/id00013/v/00001": 50}.items():
-        write_video(root / f"{name.format('mp4')}.mp4", frames)
+        write_media(root / f"{name.format('mp4')}.mp4", frames)
         if name.startswith("dev"):
-            write_aac(root / f"{name.format('aac')}.m4a", frames / 25)
+            write_media(root / f"{name.format('aac')}.m4a", seconds=frames / 25)
         else:
             touch(root / f"{name.format('wav')}.wav")
             soundfile.write(root / f"{name.format('wav')}.wav", np.zeros(frames * 640), 16000)
     for number, frames, seconds in ((3, 50, None), (4, 50, 4.0), (5, 11, 0.44)):  # no sound, sound of another length, too short
-        write_video(root / f"{dev.format('mp4')}{number}.mp4", frames)
+        write_media(root / f"{dev.format('mp4')}{number}.mp4", frames)
         if seconds:
-            write_aac(root / f"{dev.format('aac')}{number}.m4a", seconds)
+            write_media(root / f"{dev.format('aac')}{number}.m4a", seconds=seconds)
     for kind, ending in (("mp4", "mp4"), ("aac", "m4a")):
         touch(root / f"{dev.format(kind)}6.{ending}").write_text("no media")
     return root
