@@ -31,7 +31,7 @@ def write_clip(stem, text, words=None, faces="", mp4=True):
 
 def make_lrs3(root):
     """Ten videos of trainval, three of pretrain, two of test, three clips each."""
-    for partition, videos in (("pretrain", "cdx"), ("trainval", "abcdefghij"), ("test", "yz")):
+    for partition, videos in (("pretrain", "cdw"), ("trainval", "abcdefghij"), ("test", "yz")):
         for video in videos:
             for clip in range(3):
                 write_clip(root / partition / video / f"{clip:05}", f"{partition} {video} {clip}".upper(), [("A", 0.1, 0.5)])

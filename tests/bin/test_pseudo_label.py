@@ -1,6 +1,7 @@
 """Transcribing a data directory: segments, parts, what is left out, killed runs; a stand-in for Whisper says how long it hears."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,11 +15,16 @@ from espnet2_avsr_llm.data.tables import read_dir, write_dir
 @pytest.fixture
 def heard(monkeypatch):
     """Lengths of the batches that were transcribed, in seconds; 3 s are another language, 5 s kill the run."""
-    batches = []
+
+    class Batches(list):
+        loaded = 0
+
+    batches = Batches()
 
     class Stub:
         def __init__(self, source, revision, language, device):
             assert (source, revision, language, device) == ("whisper", None, "en", "cpu")
+            batches.loaded += 1
 
         def __call__(self, waves):
             seconds = [len(wave) / 16000 for wave in waves]
@@ -45,7 +51,7 @@ def data(tmp_path):
 
 def run(data, *options):
     out = data.parent / "out"
-    pseudo_label.main(["--in_dir", str(data), "--out_dir", str(out), "--whisper", "whisper", "--batch_size", "2", *map(str, options)])
+    pseudo_label.main(["--in_dirs", str(data), "--out_dirs", str(out), "--whisper", "whisper", "--batch_size", "2", *map(str, options)])
     return out
 
 
@@ -61,6 +67,16 @@ def check(data, out):
 def test_whole(data, heard):
     check(data, run(data))
     assert heard == [[1, 2.4], [3, 4]]
+
+
+def test_several_directories_by_one_whisper(data, heard, tmp_path):
+    shutil.copytree(data, tmp_path / "more")
+    with pytest.raises(SystemExit):
+        run(data, "--in_dirs", data, tmp_path / "more")
+    run(data, "--in_dirs", data, tmp_path / "more", "--out_dirs", tmp_path / "out", tmp_path / "out2")
+    check(data, tmp_path / "out")
+    check(data, tmp_path / "out2")
+    assert heard == [[1, 2.4], [3, 4]] * 2 and heard.loaded == 1
 
 
 def test_parts_of_a_job_array(data, heard):

@@ -122,7 +122,7 @@ def test_lrs3_with_voxceleb2_by_whisper(recipe, tmp_path):
     assert out.returncode == 2 and "vox2/avsr_llm1/run.sh --stage 1 --stop_stage 1" in out.stdout
     make_vox2(tmp_path / "vox2")
     write_clip(tmp_path / "lrs3/test/x/00001", "ALSO IN VOXCELEB")  # a recording of both corpora
-    out = vox2(*STAGE_1, "--local_data_opts", f"--whisper {whisper} --batch_size 2 --nj 2", VOX2=str(tmp_path / "vox2"))
+    out = vox2(*STAGE_1, "--local_data_opts", f"--whisper {whisper} --batch_size 3", VOX2=str(tmp_path / "vox2"))
     assert out.returncode == 0, out.stdout + out.stderr
     sizes = vox2.sizes()
     assert sizes.keys() == {"train", "valid", "test"} and sum(sizes.values()) == 8

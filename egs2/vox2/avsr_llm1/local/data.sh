@@ -38,11 +38,12 @@ else
     python3 -m espnet2_avsr_llm.bin.prepare vox2 "${VOX2}" --out_dir data/unlabelled ${clip_list:+--clip_list "${clip_list}"}
     touch data/unlabelled/.done
 fi
-for dset in train valid test; do
-    log "Whisper: data/unlabelled/${dset} -> data/${dset}, see data/${dset}/log/whisper.*.log"
-    ${train_cmd} --gpu "${ngpu}" JOB=1:"${nj}" "data/${dset}/log/whisper.JOB.log" \
-        python3 -m espnet2_avsr_llm.bin.pseudo_label --in_dir "data/unlabelled/${dset}" --out_dir "data/${dset}" \
-        --whisper "${whisper}" --language "${language}" --batch_size "${batch_size}" --ngpu "${ngpu}" --nj "${nj}" --job JOB
-    python3 -m espnet2_avsr_llm.bin.pseudo_label --in_dir "data/unlabelled/${dset}" --out_dir "data/${dset}" --finish
-done
+sets="--in_dirs data/unlabelled/train data/unlabelled/valid data/unlabelled/test --out_dirs data/train data/valid data/test"
+log "Whisper: see data/log/whisper.*.log"
+# shellcheck disable=SC2086
+${train_cmd} --gpu "${ngpu}" JOB=1:"${nj}" data/log/whisper.JOB.log \
+    python3 -m espnet2_avsr_llm.bin.pseudo_label ${sets} --whisper "${whisper}" --language "${language}" \
+    --batch_size "${batch_size}" --ngpu "${ngpu}" --nj "${nj}" --job JOB
+# shellcheck disable=SC2086
+python3 -m espnet2_avsr_llm.bin.pseudo_label ${sets} --finish
 log "Successfully finished. [elapsed=${SECONDS}s]"
