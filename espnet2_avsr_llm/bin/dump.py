@@ -14,12 +14,13 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path, write_text
-from espnet2_avsr_llm.data.journal import Entry, Journal, read_all
+from espnet2_avsr_llm.data.journal import DONE, Entry, Journal, close_all, with_entries
 from espnet2_avsr_llm.data.tables import SOURCE_TABLES, Row, count, rows, table_names, writing
 
 if TYPE_CHECKING:
@@ -85,15 +86,14 @@ def run(in_dir: Path, out_dir: Path, settings: "Settings", part: int, parts: int
     from espnet2_avsr_llm.data.dumping import dump_utterance
 
     cv2.setNumThreads(1)
-    journals = _journals(out_dir)
     total = len(range(part - 1, count(in_dir), parts))
     workplace = out_dir / "tmp" / f"{part}of{parts}"
     shutil.rmtree(workplace, ignore_errors=True)  # of a killed run
     workplace.mkdir(parents=True)
-    journal = Journal(out_dir / "journal" / f"{part:04d}of{parts:04d}.jsonl")
+    journal = Journal(out_dir, part, parts)
     frames, failed, begin = 0, 0, time.process_time()
     with tqdm(total=total, desc=f"dump {out_dir} {part}/{parts}", unit="utt", mininterval=1) as bar:
-        for job, _, source, entry in _with_entries(in_dir, out_dir, journals, part, parts):
+        for job, _, source, entry in _jobs(in_dir, out_dir, part, parts):
             if entry is None:
                 entry = {**dump_utterance(job, settings, workplace), "source": source}
                 journal.append(entry)
@@ -106,29 +106,16 @@ def run(in_dir: Path, out_dir: Path, settings: "Settings", part: int, parts: int
     logging.info("%s: part %d of %d, %s, %d failed", out_dir, part, parts, rate, failed)
 
 
-def _journals(out_dir: Path) -> list[Path]:
-    """All journals; what an unfinished run wrote goes before what a finished one left."""
-    return [path for path in (out_dir / "done.jsonl", *sorted((out_dir / "journal").glob("*.jsonl"))) if path.exists()]
-
-
-def _with_entries(
-    in_dir: Path, out_dir: Path, journals: list[Path], part: int = 1, parts: int = 1
-) -> Iterator[tuple["Job", Row, int, Entry | None]]:
+def _jobs(in_dir: Path, out_dir: Path, part: int = 1, parts: int = 1) -> Iterator[tuple["Job", Row, int, Entry | None]]:
     """The jobs of a part in the order of their ids, each with its row, a mark of its source, and what a journal says of it."""
     from espnet2_avsr_llm.data.dumping import Job
 
-    entries = read_all(journals)
-    entry = next(entries, None)
-    for number, (utt, row) in enumerate(rows(in_dir)):
-        while entry is not None and entry["utt"] < utt:
-            entry = next(entries, None)
-        if number % parts != part - 1:
-            continue
+    for utt, row, entry in islice(with_entries(rows(in_dir), out_dir), part - 1, None, parts):
+        _check(in_dir, utt, row)
         start, end = map(float, row.get("utt2segment", "0 -1").split())
         wav, video = (None if (path := row.get(name, MISSING)) == MISSING else path for name in ("wav.scp", "video.scp"))
-        _check(in_dir, utt, row)
         source = zlib.crc32(repr((wav, video, start, end)).encode())
-        known = entry if entry is not None and entry["utt"] == utt and entry["source"] == source else None
+        known = entry if entry is not None and entry["source"] == source else None
         stem = str(out_dir / "data" / row["utt2spk"] / utt)
         yield Job(utt, wav, video, start, None if end < 0 else end, stem), row, source, known
 
@@ -159,9 +146,9 @@ def finish(in_dir: Path, out_dir: Path) -> int:
     for name, lengths in (("wav.scp", "utt2num_samples"), ("video.scp", "utt2num_frames")):
         names += [name, lengths] if name in found else []
     report, missing, failed = Report(), 0, 0
-    with atomic_path(out_dir / "done.jsonl") as done, atomic_path(out_dir / "failed.jsonl") as failures:
+    with atomic_path(out_dir / DONE) as done, atomic_path(out_dir / "failed.jsonl") as failures:
         with open(done, "w", encoding="utf-8") as done_file, open(failures, "w", encoding="utf-8") as failed_file, writing(out_dir, names) as write:
-            for job, row, _, entry in _with_entries(in_dir, out_dir, _journals(out_dir)):
+            for job, row, _, entry in _jobs(in_dir, out_dir):
                 if entry is None:
                     missing += 1
                     continue
@@ -175,8 +162,8 @@ def finish(in_dir: Path, out_dir: Path) -> int:
             if missing:
                 raise SystemExit(f"{missing} utterances of {in_dir} are not in {out_dir} yet: run the parts that were cut off again")
     report.write(out_dir)
-    for folder in ("journal", "tmp"):
-        shutil.rmtree(out_dir / folder, ignore_errors=True)
+    close_all(out_dir)
+    shutil.rmtree(out_dir / "tmp", ignore_errors=True)
     logging.info("%s: dumped %d utterances, %d failed; see report.json and report.png", out_dir, report.summary()["utterances"], failed)
     return EXIT_SOME_FAILED if failed else 0
 

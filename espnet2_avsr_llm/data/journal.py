@@ -1,23 +1,28 @@
 """What became of each utterance of a long job: one JSON object per line, appended when its files are whole.
 
-A killed job continues behind the last whole line. Each part of a job array keeps a journal of its own, its ids rising;
-all of them are read as one sorted stream, so that neither memory nor start-up time depends on what was done before.
+A killed job continues behind the last whole line. Each part of a job array keeps a journal of its own, in the output
+folder's `journal/`, its ids rising; together with `done.jsonl`, which a finished job leaves, all of them are read as one
+sorted stream, so that memory does not grow with what was done before.
 """
 
 import heapq
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 Entry = dict[str, Any]
+T = TypeVar("T")
+DONE = "done.jsonl"
 
 
 class Journal:
-    """A journal to append to; a torn last line, from a killed job, is cut off first."""
+    """The journal of one part of a job, to append to; a torn last line, from a killed job, is cut off first."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, out_dir: Path, part: int, parts: int) -> None:
+        path = out_dir / "journal" / f"{part:04d}of{parts:04d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab+") as file:
             file.truncate(_whole_lines(file))
@@ -59,3 +64,19 @@ def read_all(paths: Iterable[Path]) -> Iterator[Entry]:
     for _, entries in groupby(merged, key=lambda entry: entry["utt"]):
         *_, last = entries
         yield last
+
+
+def with_entries(items: Iterable[tuple[str, T]], out_dir: Path) -> Iterator[tuple[str, T, Entry | None]]:
+    """Each item, of rising ids, with what the journals of a folder say of it; those of an unfinished job go first."""
+    paths = [out_dir / DONE, *sorted((out_dir / "journal").glob("*.jsonl"))]
+    entries = read_all(path for path in paths if path.exists())
+    entry = next(entries, None)
+    for utt, item in items:
+        while entry is not None and entry["utt"] < utt:
+            entry = next(entries, None)
+        yield utt, item, entry if entry is not None and entry["utt"] == utt else None
+
+
+def close_all(out_dir: Path) -> None:
+    """Remove the parts' journals of a job that is finished."""
+    shutil.rmtree(out_dir / "journal", ignore_errors=True)

@@ -155,6 +155,20 @@ def read_video(path: str | os.PathLike, start: float = 0.0, end: float | None = 
     return np.stack(list(video_frames(path, start, end)))
 
 
+def duration(path: str | os.PathLike, kind: str) -> float:
+    """Seconds that the ``audio`` or ``video`` of a file lasts by its header, which is all that is read.
+
+    Raises:
+        NoStreamError, MediaError: as ``read_audio``; also where the header does not tell.
+    """
+    path = os.fspath(path)
+    with _opened(path, kind) as (_, stream):
+        seconds = _declared_end(stream) - _start(stream)
+    if seconds <= 0:
+        raise MediaError(path, f"no duration of {kind} in its header", "a file that tells", "convert it to mp4")
+    return seconds
+
+
 def read_roi(path: str | os.PathLike) -> np.ndarray:
     """Read a mouth crop written by ``write_roi``.
 

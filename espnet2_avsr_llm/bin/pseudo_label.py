@@ -1,0 +1,115 @@
+"""Transcribe a data directory by Whisper, for corpora without transcripts (VoxCeleb2).
+
+With --job K it does the Kth part of --nj parts, and --finish then writes OUT_DIR; without either it does everything. A
+killed run continues where it was. What has no words, is in another language (by a multilingual Whisper), or repeats
+itself is left out and listed with the reason in OUT_DIR/dropped.jsonl. Greedy decoding; the same text for an utterance
+in any batch.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from espnet2_avsr_llm.data import MISSING
+from espnet2_avsr_llm.data.atomic import atomic_path
+from espnet2_avsr_llm.data.journal import DONE, Journal, close_all, with_entries
+from espnet2_avsr_llm.data.tables import count, rows, table_names, writing
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the command line's parser."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--in_dir", type=Path, required=True, help="data directory with wav.scp, at most 30 s an utterance")
+    parser.add_argument("--out_dir", type=Path, required=True)
+    parser.add_argument("--whisper", default="openai/whisper-medium.en", help="folder or hub id")
+    parser.add_argument("--revision", help="of a hub id")
+    parser.add_argument("--language", default="en", help="what is spoken; a multilingual Whisper leaves out what it hears as another language")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--ngpu", type=int, choices=[0, 1], default=0)
+    parser.add_argument("--nj", type=int, default=1, help="number of parts")
+    parser.add_argument("--job", type=int, help="part to do, from 1 on")
+    parser.add_argument("--finish", action="store_true", help="all parts are done: write the tables")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Transcribe what is not yet transcribed, write the tables."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    if not args.finish:
+        for part in [args.job] if args.job else range(1, args.nj + 1):
+            run(args, part)
+    if args.finish or not args.job:
+        finish(args.in_dir, args.out_dir)
+
+
+def run(args: argparse.Namespace, part: int) -> None:
+    """Transcribe the utterances of one part that no journal has yet."""
+    from tqdm import tqdm
+
+    from espnet2_avsr_llm.data.transcriber import Transcriber
+
+    todo = islice(with_entries(rows(args.in_dir), args.out_dir), part - 1, None, args.nj)
+    total = len(range(part - 1, count(args.in_dir), args.nj))
+    journal, transcriber = Journal(args.out_dir, part, args.nj), None
+    with tqdm(total=total, desc=f"Whisper {part}/{args.nj}", unit="utt", mininterval=1) as bar:
+        while block := list(islice(todo, args.batch_size)):
+            new = [(utt, row) for utt, row, entry in block if entry is None]
+            if new and transcriber is None:
+                transcriber = Transcriber(args.whisper, args.revision, args.language, "cuda" if args.ngpu else "cpu")
+            for entry in transcribe(transcriber, new) if new else []:
+                journal.append(entry)
+            bar.update(len(block))
+    journal.close()
+
+
+def transcribe(transcriber, utterances: Sequence[tuple[str, dict[str, str]]]) -> list[dict[str, str]]:
+    """Journal entries of utterances: their ``text``, or the ``reason`` why they have none, in their order."""
+    from espnet2_avsr_llm.data.media import MediaError, read_audio
+
+    waves, entries = {}, {}
+    for utt, row in utterances:
+        start, end = map(float, row.get("utt2segment", "0 -1").split())
+        try:
+            if row.get("wav.scp", MISSING) == MISSING:
+                entries[utt] = {"utt": utt, "reason": "no sound"}
+            else:
+                waves[utt] = read_audio(row["wav.scp"], start, None if end < 0 else end)
+        except MediaError as error:
+            entries[utt] = {"utt": utt, "reason": f"not readable: {error}"}
+    for utt, (text, reason) in zip(waves, transcriber(list(waves.values())) if waves else []):
+        entries[utt] = {"utt": utt, "reason": reason} if reason else {"utt": utt, "text": text}
+    return [entries[utt] for utt, _ in utterances]
+
+
+def finish(in_dir: Path, out_dir: Path) -> None:
+    """Write the data directory of what was transcribed.
+
+    Raises:
+        SystemExit: some utterances were not tried yet.
+    """
+    names, missing, kept = table_names(in_dir), 0, 0
+    with atomic_path(out_dir / DONE) as done, atomic_path(out_dir / "dropped.jsonl") as dropped:
+        with open(done, "w", encoding="utf-8") as done_file, open(dropped, "w", encoding="utf-8") as dropped_file:
+            with writing(out_dir, names if "text" in names else [*names, "text"]) as write:
+                for utt, row, entry in with_entries(rows(in_dir), out_dir):
+                    if entry is None:
+                        missing += 1
+                        continue
+                    done_file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    if "reason" in entry:
+                        dropped_file.write(json.dumps({"what": utt, "reason": entry["reason"]}, ensure_ascii=False) + "\n")
+                    else:
+                        kept += 1
+                        write(utt, row | {"text": entry["text"]})
+                if missing:
+                    raise SystemExit(f"{missing} utterances of {in_dir} are not in {out_dir} yet: run the parts that were cut off again")
+    close_all(out_dir)
+    logging.info("%s: %d of %d utterances have a transcript", out_dir, kept, count(in_dir))
+
+
+if __name__ == "__main__":
+    main()

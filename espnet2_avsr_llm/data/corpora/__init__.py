@@ -1,0 +1,94 @@
+"""Readers of published corpora, as they lie on disk; each yields utterances and what had to be left out."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from espnet2_avsr_llm.data import MISSING
+from espnet2_avsr_llm.data.atomic import write_text
+from espnet2_avsr_llm.data.tables import writing
+
+_TABLES = ("wav.scp", "video.scp", "text", "utt2spk", "utt2video", "utt2lang", "utt2segment")
+
+
+class Utterance(NamedTuple):
+    """One utterance of a set.
+
+    Attributes:
+        dset: the set it belongs to, such as ``train``.
+        utt: its id, begun by the speaker's.
+        speaker: of it; where the corpus does not tell speakers apart, the recording.
+        recording: what it was cut out of; no recording may be in training and test.
+        text: normalised transcript.
+        wav, video: files; None where there is none.
+        start, end: the part of the files, in seconds; end -1 is their end.
+        lang: ISO 639-1 code.
+    """
+
+    dset: str
+    utt: str
+    speaker: str
+    recording: str
+    text: str
+    wav: Path | None
+    video: Path | None
+    start: float = 0.0
+    end: float = -1.0
+    lang: str = "en"
+
+    def row(self) -> dict[str, str]:
+        """Values by table."""
+        wav, video = (MISSING if path is None else str(path) for path in (self.wav, self.video))
+        values = (wav, video, self.text, self.speaker, self.recording, self.lang, f"{self.start:g} {self.end:g}")
+        return dict(zip(_TABLES, values, strict=True))
+
+
+class Dropped(NamedTuple):
+    """Something that was left out, and why."""
+
+    dset: str
+    what: str
+    reason: str
+
+
+def write_sets(items: Iterable[Utterance | Dropped], out_dir: Path) -> dict[str, int]:
+    """Write a data directory for each set, with what was dropped and why in its dropped.jsonl.
+
+    Args:
+        items: of any sets, in any order.
+        out_dir: folder of the data directories.
+
+    Returns:
+        utterances by set.
+
+    Raises:
+        SystemExit: nothing usable was found.
+        ValueError: an id occurs twice in a set.
+    """
+    sets: dict[str, list[Utterance]] = {}
+    dropped: dict[str, list[Dropped]] = {}
+    for item in items:
+        (sets if isinstance(item, Utterance) else dropped).setdefault(item.dset, []).append(item)
+    if not sets:
+        reasons = [f"{lost.what}: {lost.reason}" for losses in dropped.values() for lost in losses]
+        raise SystemExit(f"found no utterance ({len(reasons)} were left out: {reasons[:3]}); expected the corpus in its published layout")
+    for dset, utterances in sets.items():
+        utterances.sort(key=lambda utterance: utterance.utt)
+        twice = [one.utt for one, other in zip(utterances, utterances[1:]) if one.utt == other.utt]
+        if twice:
+            raise ValueError(f"{dset}: {len(twice)} ids occur more than once, such as {twice[:3]}")
+        names = [name for name in _TABLES if name != "utt2segment" or any(u.start or u.end >= 0 for u in utterances)]
+        with writing(out_dir / dset, names) as write:
+            for utterance in utterances:
+                write(utterance.utt, utterance.row())
+        losses = dropped.pop(dset, [])
+        lines = (json.dumps({"what": lost.what, "reason": lost.reason}, ensure_ascii=False) for lost in losses)
+        write_text(out_dir / dset / "dropped.jsonl", "".join(f"{line}\n" for line in lines))
+        reasons = Counter(lost.reason.partition(":")[0] for lost in losses)
+        logging.info("%s: %d utterances; left out: %s", out_dir / dset, len(utterances), dict(reasons) or "none")
+    for dset, losses in dropped.items():
+        logging.warning("%s: no utterance; %d left out, such as %s", dset, len(losses), losses[0])
+    return {dset: len(utterances) for dset, utterances in sets.items()}
