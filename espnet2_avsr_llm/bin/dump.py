@@ -116,7 +116,7 @@ def _jobs(in_dir: Path, out_dir: Path, part: int = 1, parts: int = 1) -> Iterato
         wav, video = (None if (path := row.get(name, MISSING)) == MISSING else path for name in ("wav.scp", "video.scp"))
         source = zlib.crc32(repr((wav, video, start, end)).encode())
         known = entry if entry is not None and entry["source"] == source else None
-        stem = str(out_dir / "data" / row["utt2spk"] / utt)
+        stem = f"{out_dir}/data/{row['utt2spk']}/{utt}"
         yield Job(utt, wav, video, start, None if end < 0 else end, stem), row, source, known
 
 

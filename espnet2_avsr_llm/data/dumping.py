@@ -14,11 +14,9 @@ from espnet2_avsr_llm.data import media
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.journal import Entry
 from espnet2_avsr_llm.data.media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError, NoStreamError
-from espnet2_avsr_llm.data.preprocess import cut_or_pad
+from espnet2_avsr_llm.data.preprocess import LENGTH_TOLERANCE, cut_or_pad
 from espnet2_avsr_llm.data.roi import NoFaceError, mouth_crops
 from espnet2_avsr_llm.data.roi.landmarks import get_backend
-
-_TOLERANCE_SECONDS = 0.2  # sound and video of one file may differ by this much without a warning
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def _write_sound(wave: np.ndarray, stem: Path, frames: int, notes: list[str]) ->
     """Write samples (T,), cut or padded to the video's length; the number written."""
     if frames:
         sound, video = len(wave) / SAMPLE_RATE, frames / FPS
-        if abs(sound - video) > _TOLERANCE_SECONDS:
+        if abs(sound - video) > LENGTH_TOLERANCE:
             notes.append("sound cut to the video" if sound > video else "sound padded to the video")
             logging.warning("sound of %.2f s, video of %.2f s: %s", sound, video, notes[-1])
         wave = cut_or_pad(wave, frames * SAMPLES_PER_FRAME)

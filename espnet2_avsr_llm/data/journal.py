@@ -9,9 +9,9 @@ import heapq
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 Entry = dict[str, Any]
 T = TypeVar("T")
@@ -22,14 +22,23 @@ class Journal:
     """The journal of one part of a job, to append to; a torn last line, from a killed job, is cut off first."""
 
     def __init__(self, out_dir: Path, part: int, parts: int) -> None:
-        path = out_dir / "journal" / f"{part:04d}of{parts:04d}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder, self._name = out_dir / "journal", f"{part:04d}of{parts:04d}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._open(len(list(self._folder.glob(f"{self._name}.*"))) or 1)
+
+    def _open(self, number: int) -> None:
+        path = self._folder / f"{self._name}.{number:03d}.jsonl"
         with open(path, "ab+") as file:
-            file.truncate(_whole_lines(file))
-        self._file: TextIO = open(path, "a", encoding="utf-8")
+            length, self._last = _end(file)
+            file.truncate(length)
+        self._number, self._file = number, open(path, "a", encoding="utf-8")
 
     def append(self, entry: Entry) -> None:
         """Write an entry through to the system, so that it outlives this process."""
+        if entry["utt"] <= self._last:  # done again, its source has changed: in a file of its own, as ids rise in each
+            self.close()
+            self._open(self._number + 1)
+        self._last = entry["utt"]
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         self._file.flush()
 
@@ -38,24 +47,21 @@ class Journal:
         self._file.close()
 
 
-def _whole_lines(file) -> int:
-    """Length of a file up to its last line end."""
-    size = file.seek(0, 2)
-    for end in range(size, 0, -4096):
-        start = max(0, end - 4096)
-        file.seek(start)
-        at = file.read(end - start).rfind(b"\n")
-        if at >= 0:
-            return start + at + 1
-    return 0
+def _end(file: BinaryIO) -> tuple[int, str]:
+    """Length of a journal up to its last line end, and the utterance of its last whole line."""
+    size, block = file.seek(0, 2), 4096
+    while True:
+        file.seek(max(0, size - block))
+        *lines, torn = file.read().split(b"\n")
+        if len(lines) > 1 or block >= size:
+            return size - len(torn), json.loads(lines[-1])["utt"] if lines else ""
+        block *= 4
 
 
 def read(path: Path) -> Iterator[Entry]:
-    """Entries of a journal; a torn last line is left out."""
+    """Entries of a journal; a torn last line, of a killed job or one that another part is writing, is left out."""
     with open(path, encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                yield json.loads(line)
+        yield from map(json.loads, takewhile(lambda line: line.endswith("\n"), lines))
 
 
 def read_all(paths: Iterable[Path]) -> Iterator[Entry]:
@@ -67,8 +73,8 @@ def read_all(paths: Iterable[Path]) -> Iterator[Entry]:
 
 
 def with_entries(items: Iterable[tuple[str, T]], out_dir: Path) -> Iterator[tuple[str, T, Entry | None]]:
-    """Each item, of rising ids, with what the journals of a folder say of it; those of an unfinished job go first."""
-    paths = [out_dir / DONE, *sorted((out_dir / "journal").glob("*.jsonl"))]
+    """Each item, of rising ids, with what the journals of a folder say of it: the newest where they differ."""
+    paths = [out_dir / DONE, *sorted((out_dir / "journal").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)]
     entries = read_all(path for path in paths if path.exists())
     entry = next(entries, None)
     for utt, item in items:

@@ -15,6 +15,8 @@ from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME
 from espnet2_avsr_llm.data.noise import NoiseSource, mix, named_rng
 from espnet2_avsr_llm.data.transforms import adaptive_time_mask, center_crop, hflip, normalise, random_crop
 
+LENGTH_TOLERANCE = 0.2  # seconds by which sound and video may differ without a warning
+
 
 @dataclass
 class Augmentation:

@@ -3,12 +3,13 @@
 Tables of a million lines are read together, row by row, so that memory does not grow with them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
 from pathlib import Path
 
-from espnet2_avsr_llm.data.atomic import atomic_path, write_text
+from espnet2_avsr_llm.data.atomic import atomic_path
 
 PATH_TABLES = ("wav.scp", "video.scp")
 # utt2segment: `start end` in seconds of the files in wav.scp and video.scp, end -1 for their end;
@@ -93,7 +94,7 @@ def count(directory: Path) -> int:
 @contextmanager
 def writing(directory: Path, names: Iterable[str]) -> Iterator[Callable[[str, Row], None]]:
     """Give a function that writes one row, of rising ids; all tables, and spk2utt, appear when the block ends well."""
-    speakers: dict[str, list[str]] = {}
+    speakers: defaultdict[str, bytearray] = defaultdict(bytearray)  # a third of the memory of lists
     with ExitStack() as stack:
         temporary = {name: stack.enter_context(atomic_path(directory / name)) for name in names}
         files = {name: stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) for name, path in temporary.items()}
@@ -102,11 +103,12 @@ def writing(directory: Path, names: Iterable[str]) -> Iterator[Callable[[str, Ro
             for name, file in files.items():
                 file.write(f"{utt} {row[name]}".rstrip() + "\n")
             if "utt2spk" in files:
-                speakers.setdefault(row["utt2spk"], []).append(utt)
+                speakers[row["utt2spk"]] += f" {utt}".encode()
 
         yield write
     if speakers:
-        write_text(directory / "spk2utt", "".join(f"{speaker} {' '.join(utts)}\n" for speaker, utts in sorted(speakers.items())))
+        with atomic_path(directory / "spk2utt") as path, open(path, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{speaker}{utts.decode()}\n" for speaker, utts in sorted(speakers.items()))
 
 
 def write_dir(directory: Path, tables: Tables, keys: Iterable[str] | None = None) -> None:

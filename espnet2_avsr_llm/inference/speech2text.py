@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 
 from espnet2_avsr_llm.data.collate import collate
-from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME, read_audio, read_roi, read_video
-from espnet2_avsr_llm.data.preprocess import eval_inputs
+from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME, NoStreamError, read_audio, read_roi, read_video
+from espnet2_avsr_llm.data.preprocess import LENGTH_TOLERANCE, eval_inputs
+from espnet2_avsr_llm.data.roi import NoFaceError, mouth_roi
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
 from espnet2_avsr_llm.hub.archive import check_archive
 from espnet2_avsr_llm.inference.choose import Choice, Request, choose_pass, choose_task
@@ -24,7 +26,9 @@ from espnet2_avsr_llm.pass_plan import Pass
 
 INPUTS_PER_SECOND = {"speech": 16000, "video": 25}
 ROI_SIZE = 96
+_SHORTEST = 0.1  # seconds that can hold a word
 
+_LOG = logging.getLogger(__name__)
 Input = Union[np.ndarray, str, Path, None]  # an array, a file, or nothing
 Result = tuple[str, list[str], list[int], Hypothesis]
 
@@ -120,16 +124,17 @@ class Speech2Text:
 
         Args:
             speech: 16 kHz waveform (T,) or a file with sound; or a list of them, None where an utterance has no sound.
-            video: mouth ROI (T, 96, 96) uint8, or a video file (of 96x96 mouths, or of faces); or a list of them.
+            video: mouth ROI (T, 96, 96) uint8, or a video file (of 96x96 mouths, or of faces); or a list of them. A file without
+                sound, video or face counts as none, with a warning.
             task, audio_rate, video_rate, max_llm_tokens, max_tflops: as at construction, for this call; None keeps that.
 
         Returns:
-            The n-best ``(text, tokens, token_ids, hypothesis)``; a list of them for lists.
+            The n-best ``(text, tokens, token_ids, hypothesis)``; a list of them for lists. Less than 0.1 s gives no text.
 
         Raises:
             ValueError: lists of different lengths, a task or rate that was not trained, or an utterance with no input that the
                 model can use.
-            MediaError: a file cannot be read.
+            MediaError, NoFaceError: a file cannot be read, or there is nothing else where it lacks what is asked of it.
         """
         asked = dict(task=task, audio_rate=audio_rate, video_rate=video_rate, max_llm_tokens=max_llm_tokens, max_tflops=max_tflops)
         request = self._checked(replace(self.request, **{name: value for name, value in asked.items() if value is not None}))
@@ -144,12 +149,14 @@ class Speech2Text:
         """One utterance behind the encoders, with the pass that decodes it: what an analysis looks at.
 
         Raises:
-            ValueError: it is longer than one window, or has no input that the model can use.
+            ValueError: it is longer than one window, or lacks a stream of the task asked for.
         """
         (utterance,) = self._utterances(speech, video)
         windows, choice = self._plan(0, utterance, self.request)
         if len(windows) > 1:
             raise ValueError(f"it has {_seconds(utterance):.1f} s, but an encoder takes {self.max_seconds:g} s")
+        if choice.note:
+            raise ValueError(choice.note)
         return Encoded(self._encode(windows, choice.pass_), choice.pass_, _seconds(windows[0]))
 
     def _checked(self, request: Request) -> Request:
@@ -157,15 +164,23 @@ class Speech2Text:
         return request
 
     def _plan(self, number: int, utterance: dict[str, np.ndarray], request: Request) -> tuple[list[dict[str, np.ndarray]], Choice]:
-        """Windows of an utterance, as model inputs, and the pass that decodes them."""
+        """Windows of an utterance, as model inputs, and the pass that decodes them; no windows where it is too short for a word."""
         present = {s for f in self.model.frontends.values() for s in f.streams if any(len(utterance[name]) for name in f.inputs_of(s))}
         passes, note = choose_task(self.trained, request, present)
         names = self.model.input_names(passes[0].rates)
         windows = [eval_inputs(w.get("speech"), w.get("video"), self._filterbanks) for w in self._windows({n: utterance[n] for n in names})]
         try:
-            return windows, choose_pass(self.model, request, passes, [self._features(w) for w in windows], note)
+            choice = choose_pass(self.model, request, passes, [self._features(w) for w in windows], note)
         except ValueError as e:
-            raise ValueError(f"Utterance {number}: {e}") from None
+            if not _seconds(utterance):
+                raise ValueError(f"Utterance {number}: {e}") from None
+            choice = Choice(passes[0], 0, 0.0, str(e))
+        if _seconds(utterance) < _SHORTEST:
+            choice = Choice(passes[0], 0, 0.0, f"shorter than {_SHORTEST} s")
+        if not choice.llm_tokens:
+            _LOG.warning("utterance %d is given no text: %s", number, choice.note)
+            return [], choice
+        return windows, choice
 
     def _features(self, window: dict[str, np.ndarray]) -> dict[str, int]:
         """Encoder features of each stream whose inputs a window has."""
@@ -183,8 +198,24 @@ class Speech2Text:
         if len({len(c) for c in columns.values()}) != 1:
             raise ValueError(f"This model reads {' and '.join(self.names)}; found {({n: len(c) for n, c in columns.items()}) or 'none of them'}")
         count = len(next(iter(columns.values())))
-        read = {"speech": _read_speech, "video": _read_video}
-        return [{n: read[n](columns[n][i] if n in columns else None) for n in self.names} for i in range(count)]
+        return [self._utterance({n: column[i] for n, column in columns.items()}) for i in range(count)]
+
+    def _utterance(self, given: dict[str, Input]) -> dict[str, np.ndarray]:
+        """What there is of an utterance, as arrays."""
+        found, error = {}, None
+        for name in self.names:
+            try:
+                found[name] = _READ[name](given.get(name))
+            except (NoStreamError, NoFaceError) as e:
+                found[name], error = _READ[name](None), e
+        seconds = {n: len(x) / INPUTS_PER_SECOND[n] for n, x in found.items() if len(x)}
+        if error and not seconds:
+            raise error
+        if error:
+            _LOG.warning("%s: decoded without", error)
+        if abs(seconds.get("speech", 0) - seconds.get("video", 0)) > LENGTH_TOLERANCE and len(seconds) == 2:
+            _LOG.warning("sound of %.2f s is made as long as the video of %.2f s", seconds["speech"], seconds["video"])
+        return found
 
     def _windows(self, utterance: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Parts that the encoders can take, cut in pauses; one for almost every utterance."""
@@ -213,7 +244,7 @@ class Speech2Text:
 
     def _join(self, windows: list[list[Hypothesis]], choice: Choice) -> list[Result]:
         """n-best of an utterance; of several windows the best texts, joined."""
-        hypotheses = windows[0]
+        hypotheses = windows[0] if windows else [Hypothesis("", [], 0.0, False, choice.pass_.task, choice.pass_.rates, 0)]
         if len(windows) > 1:
             best = [w[0] for w in windows]
             text, ids = " ".join(h.text for h in best if h.text), [t for h in best for t in h.token_ids]
@@ -241,6 +272,10 @@ def _read_video(video: Input) -> np.ndarray:
     frames = read_video(video)
     if frames.shape[1:3] == (ROI_SIZE, ROI_SIZE):
         return read_roi(video)
-    from espnet2_avsr_llm.data.roi import mouth_roi
+    try:
+        return mouth_roi(frames)[0]
+    except NoFaceError as e:
+        raise NoFaceError(f"{video}: {e}") from e
 
-    return mouth_roi(frames)[0]
+
+_READ = {"speech": _read_speech, "video": _read_video}

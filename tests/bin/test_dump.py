@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -221,6 +222,20 @@ def test_finished_files_are_left_alone_and_changed_sources_dumped_again(tmp_path
     assert [file.stem for file in files if before[file] == file.stat().st_mtime_ns] == ["a"] * 3
 
 
+def test_sources_that_change_while_a_run_is_unfinished(tmp_path, bright):
+    """Moved files: what the killed run did is done again, and the journals are read rightly afterwards."""
+    for name in "abcd":
+        make_clip(tmp_path / f"{name}.mp4", level=90)
+    write_tables(tmp_path / "in", {name: tmp_path / f"{name}.mp4" for name in "abcd"})
+    assert run(tmp_path, *bright, "--nj", 2, "--job", 1) == 0 and run(tmp_path, *bright, "--nj", 1, "--job", 1) == 0
+    for name in "abcd":
+        (tmp_path / f"{name}.mp4").rename(tmp_path / f"moved_{name}.mp4")
+    write_tables(tmp_path / "in", {name: tmp_path / f"moved_{name}.mp4" for name in "abcd"})
+    for job in (1, 2):
+        assert run(tmp_path, *bright, "--nj", 2, "--job", job) == 0
+    assert run(tmp_path, *bright, "--finish") == 0 and list(table(tmp_path / "out" / "text")) == list("abcd")
+
+
 def test_other_settings_are_not_mixed_in(tmp_path, bright):
     make_clip(tmp_path / "a.mp4", level=90)
     write_tables(tmp_path / "in", {"a": tmp_path / "a.mp4"})
@@ -266,7 +281,7 @@ def test_half_written_journals_and_other_numbers_of_parts(tmp_path, monkeypatch)
     expected = contents(Path("out"))
     lines = Path("out/done.jsonl").read_bytes().splitlines(keepends=True)
     Path("out/journal").mkdir()
-    Path("out/journal/0001of0003.jsonl").write_bytes(b"".join(lines[::3]) + lines[1][:20])  # torn
+    Path("out/journal/0001of0003.001.jsonl").write_bytes(b"".join(lines[::3]) + lines[1][:20])  # torn
     Path("out/done.jsonl").unlink()
     times = {file: file.stat().st_mtime_ns for file in Path("out/data").rglob("*.flac")}
     dump.main(["--in_dir", "in", "--out_dir", "out", "--nj", "2"])
@@ -291,16 +306,57 @@ def kill_and_finish(command, out, size, moments):
     return killed
 
 
+def make_talkers(folder, n):
+    """Clips with published landmarks, so that no face model is needed; the options to dump them."""
+    rng, face = np.random.default_rng(0), np.random.default_rng(5).uniform((10, 10), (50, 40), (68, 2))
+    (folder / "landmarks").mkdir()
+    for i in range(n):
+        make_clip(folder / f"u{i:03}.mp4", 15, 0.6)
+        (folder / "landmarks" / f"u{i:03}.pkl").write_bytes(pickle.dumps([face + rng.normal(0, 1, (68, 2)) for _ in range(15)]))
+    write_tables(folder / "in", {f"u{i:03}": folder / f"u{i:03}.mp4" for i in range(n)})
+    return ["--landmarks", "precomputed:landmarks", "--in_dir", "in", "--out_dir"]
+
+
 def test_killed_runs_end_like_an_undisturbed_one(tmp_path, monkeypatch):
-    """Sound only; ten kills while files are being written."""
-    make_sounds(tmp_path, 44)
+    """Ten kills while files are being written."""
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-m", "espnet2_avsr_llm.bin.dump", "--in_dir", "in", "--out_dir"]
-    moments = np.random.default_rng(1).integers(1, 40, 10)
-    assert kill_and_finish(command, "out", lambda: len(list(Path("out").rglob("*.flac"))), sorted(moments))
-    assert dump.main([*command[3:], "undisturbed"]) == 0
+    options = make_talkers(tmp_path, 24)
+    moments = np.random.default_rng(1).integers(1, 70, 10)
+    size = lambda: len([file for file in Path("out/data").rglob("*") if file.is_file()])  # noqa: E731
+    assert kill_and_finish([sys.executable, "-m", "espnet2_avsr_llm.bin.dump", *options], "out", size, sorted(moments))
+    assert dump.main([*options, "undisturbed"]) == 0
     first, second = ({name: c.replace(b"undisturbed/", b"out/") for name, c in contents(Path(f)).items()} for f in ("out", "undisturbed"))
-    assert first == second and len(first) == 44 + 9
+    del first["report.png"], second["report.png"]  # its title names the folder
+    assert first == second and len(first) == 24 * 3 + 11
+
+
+def test_a_full_disk_stops_the_run_and_leaves_no_half_file(tmp_path, monkeypatch):
+    """The sound has room, the crops have none; with more room, the run ends like an undisturbed one."""
+    monkeypatch.chdir(tmp_path)
+    options = make_talkers(tmp_path, 3)
+    program = (
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5700, 5700))\n"
+        "runpy.run_module('espnet2_avsr_llm.bin.dump', run_name='__main__')"
+    )
+    full = subprocess.run([sys.executable, "-c", program, *options, "out"], env=environment(), capture_output=True, text=True)
+    assert full.returncode == 1 and "File too large" in full.stderr.splitlines()[-1]
+    assert not [file for file in Path("out").rglob("*") if file.suffix in (".mp4", ".flac", ".npz")]
+    assert dump.main([*options, "out"]) == dump.main([*options, "undisturbed"]) == 0
+    assert contents(Path("out/data")) == contents(Path("undisturbed/data"))
+
+
+ODD = ["a b  c", "$(touch pwned)", "; touch pwned #", "it's \"quoted\"", "-rf", "é漢\u200d", "%d{}\\", "concat:x|y"]
+
+
+def test_odd_file_names_reach_no_shell(tmp_path, bright, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    media = {f"u{i}": f"{name}.mp4" for i, name in enumerate(ODD)}
+    for path in media.values():
+        make_clip(tmp_path / path, level=90)
+    write_tables(tmp_path / "in", media)
+    assert run(tmp_path, *bright) == 0 and list(table(tmp_path / "out" / "text")) == list(media)
+    assert sorted(os.listdir(tmp_path)) == sorted([*media.values(), "in", "out"])
 
 
 def test_help_imports_nothing_heavy():

@@ -1,6 +1,7 @@
 """Decoding as users call it: single and list, arrays and files, windows, limits, n-best, passes, packed models."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import yaml
 
 from espnet2_avsr_llm import checkpoint
 from espnet2_avsr_llm.bin import avsr_llm_inference
-from espnet2_avsr_llm.data.media import read_roi, write_roi
+from espnet2_avsr_llm.data.media import NoStreamError, read_roi, write_roi
 from espnet2_avsr_llm.data.noise import NoiseEntry, write_noise_list
+from espnet2_avsr_llm.data.roi import NoFaceError, landmarks
 from espnet2_avsr_llm.inference import speech2text as module
 from espnet2_avsr_llm.inference.choose import Request
 from espnet2_avsr_llm.inference.speech2text import Speech2Text
@@ -369,7 +371,6 @@ def test_a_model_without_adapter_cannot_merge_one(tiny_config, tmp_path):
         ([None, None], [None], r"reads speech and video; found \{'speech': 2, 'video': 1\}"),
         (None, None, "found none of them"),
         ([np.zeros(16000), np.zeros(0)], None, "Utterance 1: no audio and no video"),
-        (np.zeros(600), None, "Utterance 0: no audio and no video"),  # shorter than one step of rate 4
     ],
 )
 def test_bad_calls(greedy, speech, video, message):
@@ -381,6 +382,50 @@ def test_bad_calls(greedy, speech, video, message):
 def test_nbest_beyond_the_beam_is_refused(experiment, options):
     with pytest.raises(ValueError, match="nbest is from 1 to beam_size"):
         load(experiment, **options)
+
+
+def test_very_short_inputs_have_no_text(experiment, greedy, caplog):
+    """Below 0.1 s, and below one step of a coarse rate; the others of the call are decoded."""
+    short, other = utterance(5, 2), utterance(0, 25)
+    found = call(load_batched(greedy, 2), [short, other, utterance(5, 2, "speech")])
+    assert [(r[0][0], r[0][2], r[0][3].note) for r in (found[0], found[2])] == [("", [], "shorter than 0.1 s")] * 2
+    assert found[1][0][2] == greedy(*other)[0][2] and caplog.text.count("is given no text: shorter than 0.1 s") == 2
+    (coarse,) = load(experiment, audio_rate=16, video_rate=5)(*utterance(6, 4))
+    assert coarse[0] == "" and "shorter than one rate step" in coarse[3].note
+    with pytest.raises(ValueError, match="shorter than 0.1 s"):
+        greedy.encode(*short)
+
+
+def test_files_that_lack_a_stream_or_a_face(experiment, greedy, tmp_path, monkeypatch, caplog):
+    speech, video = utterance(0, 25)
+    soundfile.write(tmp_path / "sound.wav", speech / 10, 16000)
+    write_roi(tmp_path / "mouth.mp4", video)
+    sound, mouth = tmp_path / "sound.wav", tmp_path / "mouth.mp4"
+    (blind,), (deaf,) = greedy(sound, sound), greedy(mouth, mouth)
+    assert blind[3].note == "no video: asr instead of avsr" and deaf[3].note == "no audio"
+    assert blind[2] == greedy(sound)[0][2] and deaf[2] == greedy(video=mouth)[0][2]
+    assert "sound.wav: found no video" in caplog.text and "mouth.mp4: found no audio" in caplog.text and caplog.text.count("decoded without") == 2
+    with pytest.raises(NoStreamError, match="mouth.mp4: found no audio"):
+        greedy(speech=mouth)
+    with pytest.raises(NoStreamError, match="sound.wav: found no video"):
+        greedy(video=sound)
+    monkeypatch.setattr(module, "read_video", lambda path: np.zeros((25, 48, 64, 3), np.uint8))
+    monkeypatch.setitem(landmarks.BACKENDS, "litert", lambda _: SimpleNamespace(track=lambda path, first: lambda frame: None))
+    landmarks.get_backend.cache_clear()
+    (faceless,) = greedy(sound, mouth)
+    assert faceless[2] == blind[2] and "mouth.mp4: found no face in any of 25 frames" in caplog.text
+    with pytest.raises(NoFaceError, match="mouth.mp4: found no face"):
+        greedy(video=mouth)
+    landmarks.get_backend.cache_clear()
+
+
+def test_sound_and_video_of_different_lengths_are_warned_of(greedy, caplog):
+    speech, video = utterance(0, 25)
+    cut = greedy(np.concatenate([speech, speech]), video)
+    assert "sound of 2.00 s is made as long as the video of 1.00 s" in caplog.text and cut[0][2] == greedy(speech, video)[0][2]
+    caplog.clear()
+    greedy(speech[:-2000], video)
+    assert caplog.text == ""
 
 
 def test_the_sources_generation_defaults_change_nothing(experiment, greedy, make_source, tmp_path):

@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 UTILS = Path(__file__).resolve().parents[2] / "egs2" / "TEMPLATE" / "avsr_llm1" / "utils"
 SHOW = "import sys; print(*sys.argv[1:], sep='\\n')"
@@ -56,6 +58,30 @@ def test_array_replaces_job_everywhere(script):
     assert out.returncode == 0, out.stderr
     for i in range(1, 5):
         assert f"\npart.{i}/{i}\n" in Path(f"log/a.{i}.log").read_text()
+
+
+def test_a_dump_as_an_array(script):
+    """Stage 3 on either backend: the parts, then the tables; a file that cannot be used is status 3 of the last job."""
+    for i in range(5):
+        soundfile.write(f"u{i}.wav", np.full(8000, 0.1), 16000)
+    Path("u3.wav").write_text("no sound")
+    Path("in").mkdir()
+    for name, value in (("wav.scp", "{0}.wav"), ("text", "words"), ("utt2spk", "s")):
+        Path("in", name).write_text("".join(f"u{i} {value}\n".format(f"u{i}") for i in range(5)))
+    dump = [sys.executable, "-m", "espnet2_avsr_llm.bin.dump", "--in_dir", "in", "--out_dir", "out"]
+    env = {**os.environ, "PYTHONPATH": str(UTILS.parents[3])}
+    out = call(script, "JOB=1:2", "log/dump.JOB.log", *dump, "--nj", 2, "--job", "JOB", env=env)
+    assert out.returncode == 0, out.stderr
+    assert len(list(Path("out/journal").iterdir())) == 2
+    assert call(script, "log/finish.log", *dump, "--finish", env=env).returncode == 3
+    assert [line.split()[0] for line in Path("out/wav.scp").read_text().splitlines()] == ["u0", "u1", "u2", "u4"]
+
+
+@pytest.mark.parametrize("backend, expected", [("", "run.pl"), ("local", "run.pl"), ("slurm", "slurm.pl"), ("pbs", "is 'pbs', expected local or slurm")])
+def test_the_backend_is_chosen_by_name(backend, expected):
+    command = '. "$1"; echo "${train_cmd} ${cuda_cmd} ${decode_cmd}"'
+    out = subprocess.run(["bash", "-c", command, "-", UTILS.parent / "cmd.sh"], env={**os.environ, "cmd_backend": backend}, capture_output=True, text=True)
+    assert out.stdout == f"{expected} {expected} {expected}\n" or (out.returncode == 1 and expected in out.stderr)
 
 
 def test_failing_job_is_counted_and_its_log_named(script):

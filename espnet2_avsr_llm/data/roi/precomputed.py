@@ -76,10 +76,19 @@ def read_landmarks(path: Path) -> list[np.ndarray | None]:
         landmarks = [None if points is None else np.asarray(getattr(points, "values", points), np.float32) for points in content]
     except Exception as error:  # a damaged pickle can raise anything
         raise MediaError(path, f"{type(error).__name__}: {error}", expected, "fetch it again, from where it was published") from error
-    wrong = [points.shape for points in landmarks if points is not None and points.shape != (68, 2)]
-    if wrong:
-        raise MediaError(path, f"landmarks of shape {wrong[0]}", expected, "use landmarks of 68 points")
+    for number, points in enumerate(landmarks):
+        if points is not None and (wrong := _wrong(points)):
+            raise MediaError(path, f"{wrong} in frame {number}", expected, "use landmarks of 68 points, None where there is no face")
     return landmarks
+
+
+def _wrong(points: np.ndarray) -> str:
+    """What keeps an array from being the landmarks of a face; empty if nothing does."""
+    if points.shape != (68, 2):
+        return f"landmarks of shape {points.shape}"
+    if not np.isfinite(points).all():
+        return "NaN or infinite landmarks"
+    return "" if np.ptp(points, axis=0).all() else "landmarks on one line"
 
 
 class _Type:

@@ -1,7 +1,9 @@
 """What a dump looks like as a whole: `report.json`, and `report.png` for a glance at whether the lips are centred."""
 
+import hashlib
 import heapq
 import json
+from bisect import bisect_right
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,10 @@ import numpy as np
 
 from espnet2_avsr_llm.data.atomic import atomic_path, write_text
 from espnet2_avsr_llm.data.journal import Entry
-from espnet2_avsr_llm.data.noise import named_rng
 
 _SHEET = (6, 12)  # rows and columns of the contact sheet
-_SCALES = np.geomspace(0.125, 8, 25)  # crop pixels per picture pixel
-_DEGREES = np.arange(-45, 46, 5)
+_SCALES = np.geomspace(0.125, 8, 25).tolist()  # crop pixels per picture pixel
+_DEGREES = list(range(-45, 46, 5))
 
 
 class Report:
@@ -23,8 +24,8 @@ class Report:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
-        self._scales, self._degrees = np.zeros(len(_SCALES) - 1, int), np.zeros(len(_DEGREES) - 1, int)
-        self._chosen: list[tuple[float, str]] = []  # crops for the sheet: those of the largest draws
+        self._scales, self._degrees = [0] * (len(_SCALES) - 1), [0] * (len(_DEGREES) - 1)
+        self._chosen: list[tuple[bytes, str]] = []  # crops for the sheet: those of the largest hashes, a random choice that repeats
 
     def add(self, entry: Entry, stem: str) -> None:
         """Count an utterance that was dumped (or failed) to ``stem``."""
@@ -34,10 +35,10 @@ class Report:
             self._counts[key] += entry.get(key, 0)
         self._counts["several_faces"] += entry.get("faces", 1) > 1
         if "scale" in entry:
-            self._scales += np.histogram(np.clip(entry["scale"], _SCALES[0], _SCALES[-1]), _SCALES)[0]
-            self._degrees += np.histogram(np.clip(entry["degrees"], _DEGREES[0], _DEGREES[-1]), _DEGREES)[0]
+            self._scales[_bin(entry["scale"], _SCALES)] += 1
+            self._degrees[_bin(entry["degrees"], _DEGREES)] += 1
         if entry.get("frames"):
-            item = (named_rng(0, "contact sheet", entry["utt"]).random(), f"{stem}.mp4")
+            item = (hashlib.sha256(entry["utt"].encode()).digest(), f"{stem}.mp4")
             heapq.heappush(self._chosen, item)
             if len(self._chosen) > _SHEET[0] * _SHEET[1]:
                 heapq.heappop(self._chosen)
@@ -54,8 +55,8 @@ class Report:
             "frames_left_black": counts["black"],
             "utterances_with_several_faces": counts["several_faces"],  # the largest was followed
             "utterances_by_note": dict(sorted(self._notes.items())),
-            "scale_histogram": {"edges": [round(edge, 4) for edge in _SCALES.tolist()], "utterances": self._scales.tolist()},
-            "rotation_histogram": {"edges": _DEGREES.tolist(), "utterances": self._degrees.tolist()},
+            "scale_histogram": {"edges": [round(edge, 4) for edge in _SCALES], "utterances": self._scales},
+            "rotation_histogram": {"edges": _DEGREES, "utterances": self._degrees},
         }
 
     def write(self, folder: Path) -> None:
@@ -84,6 +85,11 @@ class Report:
         right.set(xlabel="rotation in degrees", ylabel="utterances")
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=80, metadata={"Software": None})
+
+
+def _bin(value: float, edges: list[float]) -> int:
+    """Which bin of a histogram a value is in; the first and the last take what is beyond."""
+    return min(max(bisect_right(edges, value), 1), len(edges) - 1) - 1
 
 
 def contact_sheet(files: list[str]) -> np.ndarray:

@@ -105,6 +105,62 @@ def test_avhubert_looks_eleven_frames_ahead_and_keeps_the_last_transform():
         assert np.allclose(expected[:, 2] - found[t][:, 2], np.rint(mouth - 48))
 
 
+def moving_face(n, missing=()):
+    """Landmarks of a face that trembles, drifts, turns and grows; None in some frames."""
+    rng = np.random.default_rng(7)
+    places = [placed(face()[0] + rng.normal(0, 1, (68, 2)), 0.8 + 0.01 * t, 0.01 * t - 0.1, np.array([20 + t, 30 - 0.5 * t])) for t in range(n)]
+    return [None if t in missing else points for t, points in enumerate(places)]
+
+
+def released(landmarks, window, ids, fit, of_mean):
+    """Similarity and corner of the patch in each frame, as the specification tells the two programs' steps (2.5 and 2.6).
+
+    ``window(t, n)``: first and last frame of the mean; ``of_mean``: the mouth of the smoothed face counts, not the frame's own.
+    """
+    points, n = np.array([p if p is not None else np.full((68, 2), np.nan) for p in landmarks]), len(landmarks)
+    seen = np.flatnonzero(~np.isnan(points[:, 0, 0]))
+    points = np.stack([[np.interp(range(n), seen, points[seen, i, k]) for k in (0, 1)] for i in range(68)], 1).transpose(2, 1, 0)
+    for t in range(n):
+        first, last = window(t, n)
+        mean = points[first : last + 1].mean(0)
+        if of_mean:
+            mean += points[t].mean(0) - mean.mean(0)
+        matrix = fit(mean[ids], np.array([crop._MEAN_FACE[i] for i in ids]))
+        centre = matrix @ np.append((mean if of_mean else points[t])[48:68].mean(0), 1)
+        yield matrix, np.rint(np.clip(centre, 48, 256 - 48) - 48).astype(int)
+
+
+def lmeds(source, target):
+    return cv2.estimateAffinePartial2D(source.astype(np.float32), target.astype(np.float32), method=cv2.LMEDS)[0]
+
+
+def centred(t, n):
+    return t - min(6, t, n - 1 - t), t + min(6, t, n - 1 - t)
+
+
+def ahead(t, n):
+    return max(0, min(t, n - 12)), min(max(0, min(t, n - 12)) + 11, n - 1)
+
+
+AS_RELEASED = {
+    "auto_avsr": (centred, [28, 33, 36, 39, 42, 45, 48, 54], lmeds, True),
+    "avhubert": (ahead, [33, 36, 39, 42, 45], umeyama, False),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("n", [3, 12, 40])
+def test_crops_are_those_of_the_released_programs(recipe, n):
+    landmarks = moving_face(n, {0, 5, 6, 7, n - 1})
+    frame = cv2.GaussianBlur(RNG.integers(0, 256, (260, 280, 3), dtype=np.uint8), (7, 7), 0)
+    found = list(mouth_crops([frame] * n, lambda _, of=iter(landmarks): next(of), recipe, 1))
+    for one, (matrix, corner) in zip(found, released(landmarks, *AS_RELEASED[recipe]), strict=True):
+        assert np.abs(one.transform - matrix + np.column_stack([np.zeros((2, 2)), corner])).max() < 1e-3
+        canvas = cv2.cvtColor(cv2.warpAffine(frame, matrix, (256, 256)), cv2.COLOR_RGB2GRAY)
+        patch = canvas[corner[1] : corner[1] + 96, corner[0] : corner[0] + 96]
+        assert np.abs(one.patch.astype(int) - patch).mean() < 0.1
+
+
 def test_transforms_do_not_depend_on_the_random_state():
     points = face(4) * 1.3 + RNG.normal(0, 3, (4, 68, 2))
     found = []
