@@ -179,7 +179,8 @@ def _attention(seen: Seen):
     from matplotlib.figure import Figure
 
     maps = seen.trace.maps
-    layers = np.unique(np.linspace(0, len(maps) - 1, min(MAPS, len(maps))).round().astype(int))
+    present = np.flatnonzero(~np.isnan(maps[:, 0, 0]))
+    layers = np.unique(present[np.linspace(0, len(present) - 1, min(MAPS, len(present))).round().astype(int)])
     figure = Figure(figsize=(2.9 * len(layers) + 0.6, 3.4))
     for axes, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers):
         image = axes.imshow(maps[layer], norm=LogNorm(1e-4, 1), cmap="magma", interpolation="nearest")

@@ -143,12 +143,14 @@ class Speech2Text:
         """One utterance behind the encoders, with the pass that decodes it: what an analysis looks at.
 
         Raises:
-            ValueError: it is longer than one window, or has no input that the model can use.
+            ValueError: it is longer than one window, or lacks a stream of the task asked for.
         """
         (utterance,) = self._utterances(speech, video)
         windows, choice = self._plan(0, utterance, self.request)
         if len(windows) > 1:
             raise ValueError(f"it has {_seconds(utterance):.1f} s, but an encoder takes {self.max_seconds:g} s")
+        if choice.note:
+            raise ValueError(choice.note)
         return Encoded(self._encode(windows, choice.pass_), choice.pass_, _seconds(windows[0]))
 
     def _checked(self, request: Request) -> Request:
