@@ -53,6 +53,7 @@ def write_sinks(folder: Path, about: Mapping[str, Any], seen: Sequence[Seen], or
         ],
         "origin": origin,
         "rotations": rotations,
+        "example": _by_token(seen[0]),
     }
     example, tau = seen[0], about["tau"]
     figures = {
@@ -97,6 +98,13 @@ def sink_counts(seen: Sequence[Seen]) -> dict[str, dict[str, int]]:
         there.update(set(labels))
         sinks.update({labels[i] for i in s.trace.sinks})
     return {label: {"sink": sinks[label], "there": count} for label, count in there.items() if sinks[label]}
+
+
+def _by_token(seen: Seen) -> list[dict[str, Any]]:
+    """For each token of an utterance its name, and its attention, cosine and peak in every layer."""
+    values = {key: getattr(seen.trace, key).T.tolist() for key in ("attention", "cosine", "peak")}
+    rounded = {key: [[None if np.isnan(x) else float(f"{x:.4g}") for x in row] for row in rows] for key, rows in values.items()}
+    return [{"position": i, "token": name} | {key: rows[i] for key, rows in rounded.items()} for i, name in enumerate(seen.names)]
 
 
 def _sink(seen: Seen, token: int, layers: Sequence[int]) -> dict[str, Any]:
