@@ -189,7 +189,7 @@ def _attention(seen: Seen):
     maps = seen.trace.maps
     present = np.flatnonzero(~np.isnan(maps[:, 0, 0]))
     layers = np.unique(present[np.linspace(0, len(present) - 1, min(MAPS, len(present))).round().astype(int)])
-    figure = Figure(figsize=(2.9 * len(layers) + 0.6, 3.4))
+    figure = Figure(figsize=(2.9 * len(layers) + 0.6, 2.9))
     for axes, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers):
         image = axes.imshow(maps[layer], norm=LogNorm(1e-4, 1), cmap="magma", interpolation="nearest")
         axes.set_title(f"layer {layer + 1}", fontsize=9)
@@ -202,15 +202,16 @@ def _attention(seen: Seen):
 def _curves(layers: Sequence[Mapping[str, Any]], tau: float):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 2.8))
+    figure = Figure(figsize=(10, 2.8))
     panels = figure.subplots(1, 3)
-    for axes, key, scale in zip(panels, ("attention", "cosine", "peak"), ("log", "linear", "log")):
+    titles = {"attention": "attention received (α)", "cosine": "cosine to token 0", "peak": "largest activation / median"}
+    for axes, (key, title), scale in zip(panels, titles.items(), ("log", "linear", "log")):
         for group in layers[0][key]:
             axes.plot([n["layer"] for n in layers], [np.nan if n[key][group] is None else n[key][group] for n in layers], marker=".", label=group)
-        axes.set(xlabel="layer", title=key, yscale=scale)
+        axes.set(xlabel="layer", title=title, yscale=scale)
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[2].axhline(tau, color="k", linestyle=":")
-    panels[0].legend(frameon=False, fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside center right", frameon=False)
     return figure
 
 
