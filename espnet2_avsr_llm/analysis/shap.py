@@ -8,14 +8,16 @@ decoded once from the full input, f_t(S) is a score of y_t under teacher forcing
 A player that is not in S becomes the zero vector (the paper's), the mean token of its stream in the utterance, or leaves the sequence
 for good. Zero is no token that the LLM has ever read; the other two are here because of that. Scores: ``log_prob``, the released
 programs' ``logit``, and ``released``, which is their logit one position late (how likely y_t is once y_t has been read; the papers'
-numbers of LLM models come from it). Scores are in float32.
+numbers of LLM models come from it). The head and the scores are in float32: a bfloat16 logit of 16 to 32 lies on a grid of 0.125, about
+what one token changes.
 
 The estimators are those of the `shap` package over batches of coalitions; a coalition met again is not run again, so that f(P) and
 f(∅) are the same numbers everywhere and the efficiency axiom holds exactly in permutation walks.
 
-Derived for Llama-3.1-8B in bfloat16 and 32 coalitions of N = 650 tokens (25 s at rates (4, 2)) with T + 1 = 33 positions at the head:
-16.1 GB of weights and 1.3 GB of encoders (Whisper medium, AV-HuBERT Large); 0.9 GB of states (32 × N × 4096, three in bfloat16 and one
-in float32), 1.8 GB in the MLP (three of 32 × N × 14336), 0.3 GB of logits (33 × 128256 each). Peak near 20 GB; ``batch_size`` lowers it.
+Derived for Llama-3.1-8B in bfloat16 and 32 coalitions of N = 683 tokens (25 s at rates (4, 2) and a text of 32): 16.1 GB of weights and
+1.3 GB of encoders (Whisper medium, AV-HuBERT Large); in the layers 0.9 GB of states (32 × N × 4096, three in bfloat16 and one in
+float32) and 1.9 GB in the MLP (three of 32 × N × 14336); at the head its weights in float32, 2.1 GB, and 0.5 GB of logits (32 × 33 ×
+128256). Peak near 21 GB; ``batch_size`` lowers it.
 
 Shapes: `p` players, `T` hypothesis tokens with EOS, `N` LLM tokens, `D` LLM width, `V` vocabulary, `n` coalitions.
 """
@@ -30,9 +32,11 @@ from typing import Any, Callable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from espnet2_avsr_llm.analysis.sinks import hooked
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.noise import named_rng
 from espnet2_avsr_llm.inference.generate import generate
@@ -106,27 +110,42 @@ class TokenScores:
 
     @torch.no_grad()
     def _run(self, kept: Tensor) -> np.ndarray:
-        if self.removal == "remove":
-            stays = torch.ones(len(kept), len(self.embeds), dtype=torch.bool, device=kept.device)
-            stays[:, self.players] = kept
-            rows = [self.embeds[s] for s in stays]
-        else:
-            rows = self.embeds.repeat(len(kept), 1, 1)
-            rows[:, self.players] = torch.where(kept[..., None], self.embeds[self.players], self._absent)
-        embeds = pad_sequence(list(rows), batch_first=True, padding_side="left")
-        mask = pad_sequence([torch.ones(len(row), dtype=torch.long, device=kept.device) for row in rows], batch_first=True, padding_side="left")
-        with self.model.use(self.pass_):
+        embeds, mask = self._input(kept)
+        with self.model.use(self.pass_), float32_head(self.model.llm.model):
             logits = self.model.llm(embeds, mask, (mask.cumsum(1) - 1).clamp(min=0), len(self.labels) + 1).logits
         return self._scores(logits).double().cpu().numpy()
+
+    def _input(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (n, N, D) and mask (n, N) of coalitions (n, p)."""
+        if self.removal != "remove":
+            embeds = self.embeds.repeat(len(kept), 1, 1)
+            embeds[:, self.players] = torch.where(kept[..., None], self.embeds[self.players], self._absent)
+            return embeds, torch.ones(embeds.shape[:2], dtype=torch.long, device=kept.device)
+        stays = torch.ones(len(kept), len(self.embeds), dtype=torch.bool, device=kept.device)
+        stays[:, self.players] = kept
+        rows, ones = zip(*((self.embeds[s], s[s].long()) for s in stays))
+        return tuple(pad_sequence(list(of), batch_first=True, padding_side="left") for of in (rows, ones))
 
     def _scores(self, logits: Tensor) -> Tensor:
         """(n, T) from logits (n, T + 1, V), of which position t predicts token t."""
         logits = logits[:, 1:] if self.score == "released" else logits[:, :-1]
-        scores = logits.gather(2, self.labels.expand(len(logits), -1)[..., None])[..., 0].float()
+        scores = logits.gather(2, self.labels.expand(len(logits), -1)[..., None])[..., 0]
         if self.score == "log_prob":
-            # row by row: a float32 copy of all logits would be the largest tensor here
-            scores = scores - torch.stack([row.float().logsumexp(-1) for row in logits])
+            # row by row: the exponentials of all logits would be the largest tensor here
+            scores = scores - torch.stack([row.logsumexp(-1) for row in logits])
         return scores
+
+
+@contextmanager
+def float32_head(llm: nn.Module):
+    """Context in which the LLM's head multiplies in float32, whatever its weights are kept in."""
+    head = llm.get_output_embeddings()
+
+    def multiply(_, args: tuple[Tensor], output: Tensor) -> Tensor:
+        return F.linear(args[0].float(), head.weight.float(), None if head.bias is None else head.bias.float())
+
+    with hooked([head] if head.weight.dtype.is_floating_point and head.weight.dtype != torch.float32 else [], multiply):
+        yield
 
 
 # ---- estimators --------------------------------------------------------------------------------------------------------

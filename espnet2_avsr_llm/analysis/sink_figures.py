@@ -53,6 +53,7 @@ def write_sinks(folder: Path, about: Mapping[str, Any], seen: Sequence[Seen], or
         ],
         "origin": origin,
         "rotations": rotations,
+        "example": _by_token(seen[0]),
     }
     example, tau = seen[0], about["tau"]
     figures = {
@@ -97,6 +98,13 @@ def sink_counts(seen: Sequence[Seen]) -> dict[str, dict[str, int]]:
         there.update(set(labels))
         sinks.update({labels[i] for i in s.trace.sinks})
     return {label: {"sink": sinks[label], "there": count} for label, count in there.items() if sinks[label]}
+
+
+def _by_token(seen: Seen) -> list[dict[str, Any]]:
+    """For each token of an utterance its name, and its attention, cosine and peak in every layer."""
+    values = {key: getattr(seen.trace, key).T.tolist() for key in ("attention", "cosine", "peak")}
+    rounded = {key: [[None if np.isnan(x) else float(f"{x:.4g}") for x in row] for row in rows] for key, rows in values.items()}
+    return [{"position": i, "token": name} | {key: rows[i] for key, rows in rounded.items()} for i, name in enumerate(seen.names)]
 
 
 def _sink(seen: Seen, token: int, layers: Sequence[int]) -> dict[str, Any]:
@@ -179,8 +187,9 @@ def _attention(seen: Seen):
     from matplotlib.figure import Figure
 
     maps = seen.trace.maps
-    layers = np.unique(np.linspace(0, len(maps) - 1, min(MAPS, len(maps))).round().astype(int))
-    figure = Figure(figsize=(2.9 * len(layers) + 0.6, 3.4))
+    present = np.flatnonzero(~np.isnan(maps[:, 0, 0]))
+    layers = np.unique(present[np.linspace(0, len(present) - 1, min(MAPS, len(present))).round().astype(int)])
+    figure = Figure(figsize=(2.9 * len(layers) + 0.6, 2.9))
     for axes, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers):
         image = axes.imshow(maps[layer], norm=LogNorm(1e-4, 1), cmap="magma", interpolation="nearest")
         axes.set_title(f"layer {layer + 1}", fontsize=9)
@@ -193,15 +202,16 @@ def _attention(seen: Seen):
 def _curves(layers: Sequence[Mapping[str, Any]], tau: float):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 2.8))
+    figure = Figure(figsize=(10, 2.8))
     panels = figure.subplots(1, 3)
-    for axes, key, scale in zip(panels, ("attention", "cosine", "peak"), ("log", "linear", "log")):
+    titles = {"attention": "attention received (α)", "cosine": "cosine to token 0", "peak": "largest activation / median"}
+    for axes, (key, title), scale in zip(panels, titles.items(), ("log", "linear", "log")):
         for group in layers[0][key]:
             axes.plot([n["layer"] for n in layers], [np.nan if n[key][group] is None else n[key][group] for n in layers], marker=".", label=group)
-        axes.set(xlabel="layer", title=key, yscale=scale)
+        axes.set(xlabel="layer", title=title, yscale=scale)
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[2].axhline(tau, color="k", linestyle=":")
-    panels[0].legend(frameon=False, fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside center right", frameon=False)
     return figure
 
 

@@ -50,7 +50,7 @@ class Trace:
         peak: (L, N) largest |activation| of the token over the layer's median.
         massive: for each layer the features Θ of the tokens that have any.
         largest: for each layer its largest activations as (token, feature, ratio to the median), signed.
-        maps: (L, N, N) attention, mean over heads; None unless asked for.
+        maps: (L, N, N) attention, mean over heads, NaN in layers without; None unless asked for.
     """
 
     attention: np.ndarray
@@ -103,9 +103,13 @@ def trace(model: AVSRLLM, inputs: LLMInput, pass_: Pass, tau: float = TAU, keep_
             stack.enter_context(hooked([layer], lambda m, args, out: states.append(_reduce_states(_states(out)[0].float(), tau))))
         run(model, inputs, pass_)
     if not attention:
-        raise ValueError(f"{type(model.llm.model).__name__} gives no attention weights, even with its eager attention")
+        raise ValueError(
+            f"{type(model.llm.model).__name__} gives no attention weights, even with its eager attention: no part of its layers returns them. "
+            "Sinks can be looked at in LLMs whose attention does (Llama, Qwen, Mistral, Gemma, Phi, ...)"
+        )
     received = [_received(attention[n]) if n in attention else np.full(states[n][0].shape, np.nan) for n in range(len(states))]
-    maps = np.stack([attention[n].cpu().numpy() for n in sorted(attention)]) if keep_maps else None
+    blank = torch.full_like(next(iter(attention.values())), torch.nan)
+    maps = np.stack([attention.get(n, blank).cpu().numpy() for n in range(len(states))]) if keep_maps else None
     cosine, peak, massive, largest = zip(*states)
     return Trace(np.stack(received), np.stack(cosine), np.stack(peak), list(massive), list(largest), maps)
 

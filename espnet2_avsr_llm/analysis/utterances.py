@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Collection, Iterator, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from espnet2_avsr_llm.inference.speech2text import Encoded, Speech2Text
 from espnet2_avsr_llm.llm.tokens import DELIMITERS
@@ -14,19 +15,32 @@ from espnet2_avsr_llm.pass_plan import task_of
 from espnet2_avsr_llm.sequence import Role
 
 
-def read(speech2text: Speech2Text, load: Callable[[str, str], np.ndarray | None], utts: Sequence[str]) -> Iterator[tuple[str, Encoded]]:
-    """Encode utterances one after the other; one that cannot be looked at whole is left out with a warning.
+def read(
+    speech2text: Speech2Text, load: Callable[[str, str], np.ndarray | None], utts: Sequence[str], done: Collection[str] = ()
+) -> Iterator[tuple[str, Encoded]]:
+    """Encode utterances one after the other, with a progress bar; one that cannot be looked at whole is left out with a warning.
 
     Args:
         speech2text: the model.
         load: gives the array of an utterance's ``speech`` or ``video``, None where there is none.
         utts: ids.
+        done: those that are not needed any more.
+
+    Raises:
+        ValueError: all are left out.
     """
-    for utt in utts:
+    left = [utt for utt in utts if utt not in done]
+    found = len(utts) - len(left)
+    for utt in tqdm(left, unit="utt"):
         try:
-            yield utt, speech2text.encode(**{name: load(utt, name) for name in speech2text.names})
+            encoded = speech2text.encode(**{name: load(utt, name) for name in speech2text.names})
         except ValueError as e:
             logging.warning(f"{utt} is left out: {e}")
+            continue
+        found += 1
+        yield utt, encoded
+    if not found:
+        raise ValueError(f"None of the {len(utts)} utterances can be looked at; the warnings above say why")
 
 
 def spread(utts: Sequence[str], number: int) -> list[str]:

@@ -16,6 +16,7 @@ ARCHITECTURES = {
     "phi3": SIZES,
     "gpt2": dict(n_embd=32, n_layer=4, n_head=4),
     "opt": dict(hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=4, num_attention_heads=4),
+    "falcon": dict(hidden_size=32, num_hidden_layers=4, num_attention_heads=4),
     "gpt_neox": dict(hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4),
 }
 

@@ -1,6 +1,7 @@
 """Numbers and tables of sinks over a set, of models with one stream or a fused one, and names of tokens."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from espnet2_avsr_llm.analysis.modality_figures import write_modalities
 from espnet2_avsr_llm.analysis.report import plain
 from espnet2_avsr_llm.analysis.shap import Explanation
-from espnet2_avsr_llm.analysis.sink_figures import Seen, layer_means, sink_counts, write_sinks
+from espnet2_avsr_llm.analysis.sink_figures import Seen, _attention, layer_means, sink_counts, write_sinks
 from espnet2_avsr_llm.analysis.sinks import Trace
-from espnet2_avsr_llm.analysis.utterances import spread, token_names
+from espnet2_avsr_llm.analysis.utterances import read, spread, token_names
 from espnet2_avsr_llm.sequence import Role
 
 ROLES = [Role.BOS, Role.DELIMITER, Role.AUDIO, Role.AUDIO, Role.DELIMITER, Role.PROMPT]
@@ -59,6 +60,16 @@ def test_sinks_are_written(seen, tmp_path):
     results = json.loads((tmp_path / "sinks" / "results.json").read_text())
     assert results["by_utterance"][1]["sinks"][1] == {"position": 3, "token": "audio 1", "layers": [2, 3], "features": [7]}
     assert results["rotations"]["remove"]["onto"] == {"1": 2}
+    token = results["example"][4]
+    assert (token["position"], token["token"], token["attention"]) == (4, "</audio>", [0.2] * 4) and token["cosine"] == [0.5] * 4
+
+
+def test_layers_without_attention_are_left_out_of_the_maps(seen, tmp_path):
+    seen[0].trace.attention[1] = seen[0].trace.maps[1] = np.nan
+    figure = _attention(seen[0])
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["layer 1", "layer 3", "layer 4"]
+    write_sinks(tmp_path / "sinks", {"tau": 1000.0}, seen[:1], {"none": ""}, {"none": ""})
+    assert json.loads((tmp_path / "sinks" / "results.json").read_text())["example"][0]["attention"][:2] == [0.6, None]
 
 
 @pytest.mark.parametrize("streams, shares", [(["audio"] * 12, False), (["audiovisual"] * 12, False), (["audio"] * 6 + ["video"] * 6, True)])
@@ -93,6 +104,21 @@ def test_names_of_tokens(make_model, make_batch):
 
 def test_evenly_spaced():
     assert spread(list("abcdefg"), 3) == ["a", "d", "g"] and spread(["a"], 3) == ["a"] and spread(list("abc"), 5) == list("abc")
+
+
+def test_what_cannot_be_looked_at_is_left_out(caplog):
+    def encode(speech):
+        if speech > 30:
+            raise ValueError(f"it has {speech} s")
+        return f"encoded {speech}"
+
+    model, seconds = SimpleNamespace(names=["speech"], encode=encode), {"a": 2, "b": 40, "c": 3}
+    load = lambda utt, name: seconds[utt]
+    assert list(read(model, load, ["a", "b", "c"], done={"c"})) == [("a", "encoded 2")]
+    assert "b is left out: it has 40 s" in caplog.text
+    assert list(read(model, load, ["b", "c"], done={"c"})) == []
+    with pytest.raises(ValueError, match="None of the 1 utterances can be looked at"):
+        list(read(model, load, ["b"]))
 
 
 def test_signs_of_markdown_and_html_in_data():

@@ -1,10 +1,14 @@
 """Shares, windows, alignment and their intervals, by hand and on planted set functions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from espnet2_avsr_llm.analysis.modalities import alignment_map, audio_share, bootstrap, diagonal_score, grouped_map, share_by_window, summarise
-from espnet2_avsr_llm.analysis.shap import Explanation, permutation
+from espnet2_avsr_llm.analysis.shap import Explanation, Settings, explain
+from espnet2_avsr_llm.sequence import Role, lay_out
 
 
 def explanation(phi, audio, error=None):
@@ -44,21 +48,39 @@ def test_maps_of_any_size_are_flat_for_flat_values(players, tokens):
     np.testing.assert_allclose(grouped_map(np.ones((players, tokens))), np.full((3, 10), 0.1))
 
 
-def near(players, tokens, width=1.5):
-    """A set function whose token t adds up the players around its own time."""
-    distance = np.arange(players)[:, None] / players - np.arange(tokens) / tokens
-    weights = np.exp(-((distance * players / width) ** 2) / 2)
-    return lambda kept: np.tanh(np.asarray(kept, float) @ weights)
+@pytest.fixture
+def aligned(make_llm):
+    """A Llama whose token t depends on the audio and video tokens around its own time alone, and an utterance of 30 + 20 + 24 tokens.
+
+    Queries and keys are codes of time (cos, sin) in two dimensions that hardly rotate. A position that predicts token t finds the frames
+    around t, and itself, which has no value; feature 0 of the frames goes into feature 2, which the head reads.
+    """
+    model = make_llm(num_hidden_layers=1, num_key_value_heads=4, rope_parameters={"rope_type": "default", "rope_theta": 1e12})
+    weights = dict(model.llm.model.named_parameters())
+    for name, w in weights.items():
+        w.data.fill_(1.0 if "norm" in name else 0.0)
+    for name in ("q_proj", "k_proj"):
+        weights[f"model.layers.0.self_attn.{name}.weight"].data[[3, 7], [5, 6]] = 3.0
+    weights["model.layers.0.self_attn.v_proj.weight"].data[0, 0] = weights["model.layers.0.self_attn.o_proj.weight"].data[2, 0] = 1.0
+    weights["lm_head.weight"].data[10:20, 2] = torch.linspace(1, 3, 10)
+
+    def coded(tokens, feature):
+        x, angle = torch.zeros(tokens, model.llm.width), torch.pi * (torch.arange(tokens) + 0.5) / tokens
+        x[:, feature], x[:, 5], x[:, 6] = 1.0, angle.cos(), angle.sin()
+        return x
+
+    predicts = coded(25, 4)
+    labels = torch.randint(10, 20, (24,), generator=torch.Generator().manual_seed(0))
+    bos = torch.zeros(1, model.llm.width) + torch.eye(model.llm.width)[4]
+    rows = [(Role.BOS, bos, None), (Role.AUDIO, coded(30, 0), None), (Role.VIDEO, coded(20, 0), None)]
+    return model, lay_out([[*rows, (Role.PROMPT, predicts[:1], None), (Role.TEXT, predicts[1:], labels)]])
 
 
-def test_planted_alignment():
-    """Both streams of an utterance of 30 + 20 players and 24 tokens: aligned at least 5, shuffled 1 ± 0.1."""
-    audio, video = near(30, 24), near(20, 24)
-    found, rng = [], np.random.default_rng(0)
-    for seed in range(3):
-        phi, error = permutation(lambda kept: audio(kept[:, :30]) + video(kept[:, 30:]), 50, 1010, seed)
-        found.append(explanation(phi, [1] * 30 + [0] * 20, error))
-    shuffled = [explanation(e.phi[:, rng.permutation(24)], e.streams == "audio", e.error) for e in found for _ in range(60)]
+def test_planted_alignment(aligned):
+    """Aligned at least 5, shuffled 1 ± 0.1."""
+    rng = np.random.default_rng(0)
+    found = [explain(*aligned, None, Settings(max_evals=505, batch_size=64, seed=seed)) for seed in range(2)]
+    shuffled = [replace(e, phi=e.phi[:, rng.permutation(24)]) for e in found for _ in range(90)]
     for stream in ("audio", "video"):
         assert summarise(found)["alignment"][stream]["score"]["value"] >= 5
         score = summarise(shuffled)["alignment"][stream]["score"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from espnet2_avsr_llm.analysis.shap import ESTIMATORS, Settings, TokenScores, exact, explain, permutation, sampling
+from espnet2_avsr_llm.analysis.sinks import hooked
 from espnet2_avsr_llm.sequence import IGNORE, Role, lay_out
 
 ASK = {"permutation": 2001, "sampling": 4000, "exact": 0}
@@ -213,6 +214,21 @@ def test_batch_size_does_not_matter(utterance):
     results = [explain(model, inputs, pass_, Settings(max_evals=100, batch_size=n)).phi for n in (1, 7, 64)]
     for other in results[1:]:
         np.testing.assert_allclose(other, results[0], atol=2e-5)
+
+
+def test_head_of_a_bfloat16_llm_multiplies_in_float32(make_llm, make_prefix):
+    """Of the same states; alone it would round the logits to eight bits."""
+    model = make_llm()
+    model.llm.model.to(torch.bfloat16)
+    inputs, states = make_prefix(model), []
+    inputs.labels[0, -4:] = torch.tensor([5, 6, 7, 8])
+    head = model.llm.model.get_output_embeddings()
+    head.weight.data.mul_(30)
+    with hooked([head], lambda m, args, out: states.append(args[0])):
+        values = TokenScores(model, inputs, None, score="logit")(np.ones((1, 12)))
+    expected = torch.einsum("td,td->t", states[0][0, :-1].double(), head.weight.double()[[5, 6, 7, 8]])
+    np.testing.assert_allclose(values[0], expected.detach(), rtol=1e-5)
+    assert not np.allclose(values[0], expected.bfloat16().double().detach(), rtol=1e-4)
 
 
 def test_wrong_settings(utterance):

@@ -197,6 +197,22 @@ def test_one_layers_attention_at_a_time(make_llm, make_prefix):
     assert counts == [0, 0, 0, 0]
 
 
+def test_an_llm_without_attention_weights_is_refused(make_llm, make_prefix):
+    model = make_llm("falcon")
+    with pytest.raises(ValueError, match="FalconForCausalLM gives no attention weights, even with its eager attention"):
+        trace(model, make_prefix(model), PASS)
+    assert model.llm.model.config._attn_implementation == "sdpa"
+
+
+def test_layers_without_attention_are_blank(make_llm, make_prefix):
+    """As the linear layers of hybrid LLMs: here a layer whose attention keeps its weights to itself."""
+    model = make_llm()
+    with hooked([model.llm.layers[1].self_attn], lambda m, args, out: (out[0], None)):
+        seen = trace(model, make_prefix(model), PASS, keep_maps=True)
+    assert np.isnan(seen.attention).all(1).tolist() == np.isnan(seen.maps).all((1, 2)).tolist() == [False, True, False, False]
+    assert not np.isnan(seen.cosine).any()
+
+
 def test_a_batch_is_refused(make_llm, make_prefix):
     model = make_llm()
     inputs = make_prefix(model)

@@ -9,12 +9,22 @@ from espnet2_avsr_llm.analysis.sinks import trace
 
 OMNI = ("random_rates", {"rates": {"audio": [4, 8], "video": [2, 5]}, "tasks": {"asr": 1.0, "vsr": 1.5, "avsr": 1.0}})
 MOME = {"bottleneck": 3, "routed": 6, "top_k": 2}
+
+
+def one_encoder(*streams):
+    """AV-HuBERT in its two audio-visual modes."""
+    passes = [{"task": "avsr", "rates": dict.fromkeys(streams, 3)}]
+    return dict(passes=passes, audio_frontend=None, video_frontend="avhubert", video_frontend_conf={"streams": list(streams)})
+
+
 SYSTEMS = {
     "asr": dict(task="asr"),
     "vsr": dict(task="vsr"),
     "no_adapter": dict(adapter=None),
     "smop": dict(projector="smop", projector_conf={"routing": "dedr"}),
     **{f"mome_{place}": dict(adapter="mome", adapter_conf={**MOME, "placement": place}) for place in ("ffn", "mhsa", "layer")},
+    "two_streams": one_encoder("audio", "video"),
+    "fused": one_encoder("audiovisual"),
     "omni": dict(compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]}),
 }
 
@@ -22,7 +32,8 @@ SYSTEMS = {
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_any_system(make_model, make_batch, make_source, tmp_path, name):
     model = make_model(llm_conf={"source": make_source["llama"](tmp_path, num_hidden_layers=4)}, **SYSTEMS[name]).eval()
-    batch = make_batch((9600 if "audio" in model.plan.rates() else None, 15 if "video" in model.plan.rates() else None, 2))
+    names = model.input_names()
+    batch = make_batch((9600 if "speech" in names else None, 15 if "video" in names else None, 2), filterbanks=name in ("two_streams", "fused"))
     found = {}
     for pass_ in model.plan.all_passes()[::3]:
         with torch.no_grad():

@@ -41,7 +41,7 @@ def main():
     args = get_parser().parse_args()
     start = dict(source=args.source) if args.source else dict(arch=args.arch, init="random")
     llm = CausalLM(**start, dtype=args.dtype).to(args.device).eval()
-    model = SimpleNamespace(llm=llm, use=lambda pass_, mask: nullcontext())
+    model = SimpleNamespace(llm=llm, use=lambda pass_: nullcontext())
     inputs = utterance(llm, args)
     kept = np.random.default_rng(0).integers(0, 2, (args.coalitions, args.players))
     values, seconds = {}, {"batches": [], "one by one": []}

@@ -307,6 +307,13 @@ def test_one_encoder_for_sound_and_lips(tiny_config, tmp_path, monkeypatch, stre
         assert (hypothesis.llm_tokens, hypothesis.note) == (int(read[-1].attention_mask.sum()), note)
 
 
+def test_an_analysis_sees_whole_utterances_of_the_task_asked_for(omni):
+    encoded = omni.encode(*MIXED[0])
+    assert encoded.pass_.task == "avsr" and set(encoded.features) == {"audio", "video"}
+    with pytest.raises(ValueError, match="no video: asr instead of avsr"):
+        omni.encode(*MIXED[3])
+
+
 @pytest.mark.parametrize("name", ["max_llm_tokens", "max_tflops"])
 def test_a_budget_takes_the_finest_rates_that_fit_each_utterance(omni, name):
     def plan(utterance, **request):

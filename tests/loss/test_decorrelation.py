@@ -151,6 +151,29 @@ def test_term_of_a_batch_is_that_of_its_utterances(make, make_batch):
     assert min(alone) > 0
 
 
+@pytest.mark.parametrize("adapter", ["lora", "mome"])
+def test_with_elastic_rates_and_experts(make, make_batch, adapter):
+    """A term for each pass, of what the next layer reads: what experts beside a layer add to its output included."""
+    rates = {"task": "avsr", "rates": {"audio": [4, 8], "video": [2, 5]}}
+    parts = {"adapter": "mome", "adapter_conf": {"placement": "layer", "bottleneck": 3, "routed": 4, "top_k": 2}} if adapter == "mome" else {}
+    model, batch = make(compression="avg_pool", plan=("all_rates", rates), **parts, **LOSS), make_batch((16000, 25, 5))
+    read: list[list[torch.Tensor]] = [[] for _ in model.llm.layers]
+    for seen, layer in zip(read, model.llm.layers):
+        layer.register_forward_pre_hook(lambda m, args, kwargs, seen=seen: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True)
+    loss, stats, _ = model(**batch)
+    loss.backward()
+    features, text = model.encode(model.inputs(batch)), (batch["text"], batch["text_lengths"])
+    terms = [stats[f"decorrelation_{p.name}"] for p in model.plan.passes()]
+    assert len(terms) == 4 == len(set(map(float, terms)))
+    for n, (pass_, term) in enumerate(zip(model.plan.passes(), terms)):
+        roles = model.prepare(features, pass_, text)[0].roles
+        hidden = [seen[n] for seen in read] + [None]  # the inputs of layers 1 to 4 are the embeddings and the outputs of layers 1 to 3
+        torch.testing.assert_close(term.squeeze(), Decorrelation(10.0)(hidden, roles).detach())
+    totals = [stats[f"{key}_{p.name}"] for p in model.plan.passes() for key in ("loss", "decorrelation", "mome_balance") if f"{key}_{p.name}" in stats]
+    torch.testing.assert_close(stats["loss"], sum(totals) / 4)
+    assert len(totals) == 4 * (2 + (adapter == "mome"))
+
+
 def test_no_loss_no_term_and_no_hidden_states(make, make_batch):
     model, asked = make(), []
     model.llm.model.register_forward_pre_hook(lambda m, args, kwargs: asked.append(kwargs["output_hidden_states"]), with_kwargs=True)
