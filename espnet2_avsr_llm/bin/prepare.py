@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     options = vars(get_parser().parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    corpus, root, out_dir = options.pop("corpus"), options.pop("root"), options.pop("out_dir")
+    corpus, root, out_dir = options.pop("corpus"), options.pop("root").absolute(), options.pop("out_dir")
     if not root.is_dir():
         raise SystemExit(f"no folder {root}: give the corpus's place in db.sh (its README says how to obtain it)")
     write_sets(readers[corpus](root, **options), out_dir)
