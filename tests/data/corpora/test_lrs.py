@@ -52,6 +52,7 @@ def test_cutting_as_auto_avsr():
     words = [Word(f"W{i}", 2.0 * i, 2.0 * i + 1.5) for i in range(12)]
     assert lrs.cut("ALL", words[:8], 16) == [Segment("ALL", 0.0, -1.0)]  # ends at 15.5 s
     assert lrs.cut("ALL", words, 16) == [Segment("W0 W1 W2 W3 W4 W5 W6 W7", 0.0, 15.5), Segment("W8 W9 W10 W11", 16.0, 23.5)]
+    assert len(lrs.cut("ALL", [Word("A", 0.0, 15.99)], 16)) == 1 and len(lrs.cut("ALL", [Word("A", 0.0, 1.0), Word("B", 2.0, 16.0)], 16)) == 2
     assert lrs.cut("ALL", [], 16) == [Segment("ALL", 0.0, -1.0)]
     long = [Word("A", 1.0, 40.0), Word("B", 41.0, 42.0)]  # a word of 39 s
     assert lrs.cut("ALL", long, 16) == [Segment("A", 0.0, 40.0), Segment("B", 41.0, 42.0)]
