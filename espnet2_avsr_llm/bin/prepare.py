@@ -33,6 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the corpus, write its sets."""
+    options = vars(get_parser().parse_args(argv))
     from espnet2_avsr_llm.data.corpora import grid, labels, lrs, muavic, vox2, write_sets
 
     readers = {
@@ -43,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "vox2": vox2.read_vox2,
         "labels": labels.read_labels,
     }
-    options = vars(get_parser().parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    corpus, root, out_dir = options.pop("corpus"), options.pop("root"), options.pop("out_dir")
+    corpus, root, out_dir = options.pop("corpus"), options.pop("root").absolute(), options.pop("out_dir")
     if not root.is_dir():
         raise SystemExit(f"no folder {root}: give the corpus's place in db.sh (its README says how to obtain it)")
     write_sets(readers[corpus](root, **options), out_dir)

@@ -147,6 +147,13 @@ def test_lrs3_from_label_files(recipe, tmp_path):
     assert run.sizes() == {"train_csv": 1, "valid_csv": 1, "test_csv": 1}
 
 
+def test_a_video_in_training_and_test_ends_stage_1(recipe, tmp_path):
+    run = recipe("lrs3")
+    write_clip(make_lrs3(tmp_path / "lrs3") / "test/c/00001", "A VIDEO OF PRETRAIN")
+    out = run(*STAGE_1, LRS3=str(tmp_path / "lrs3"))
+    assert out.returncode == 1 and "data/test and data/train_433h share" in out.stderr and "utt2video c" in out.stderr, out.stderr
+
+
 @pytest.mark.parametrize("languages", ["es ar", "es"])
 def test_muavic(recipe, tmp_path, languages):
     run = recipe("muavic")

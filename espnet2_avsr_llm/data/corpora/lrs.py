@@ -153,10 +153,10 @@ def _require(root: Path, files: dict[str, list[Path]], names: Sequence[str]) -> 
 
 def _listed(valid_list: Path, files: Sequence[Path]) -> set[Path]:
     wanted = {"/".join(line.strip().split("/")[-2:]) for line in read_lines(valid_list) if line.strip()}
-    found = {file for file in files if f"{file.parent.name}/{file.stem}" in wanted}
-    if len(found) < len(wanted):
-        raise SystemExit(f"{valid_list}: {len(wanted) - len(found)} of its {len(wanted)} clips are not in trainval")
-    return found
+    found = {f"{file.parent.name}/{file.stem}": file for file in files}
+    if absent := sorted(wanted - found.keys()):
+        raise SystemExit(f"{valid_list}: {len(absent)} of its {len(wanted)} clips are not in trainval, such as {absent[:3]}: take these lines out")
+    return {found[name] for name in wanted}
 
 
 def read_lrs2(root: Path) -> Iterator[Utterance | Dropped]:

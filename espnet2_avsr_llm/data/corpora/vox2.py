@@ -1,7 +1,7 @@
 """VoxCeleb2 (arXiv:1806.05622): celebrities' interviews, without transcripts: Whisper makes them (`avsr-llm pseudo_label`).
 
-`{dev,test}/mp4/<speaker>/<video>/<clip>.mp4`, with the sound in `{dev,test}/aac/.../<clip>.m4a` or `{dev,test}/wav/.../<clip>.wav`.
-Clips are cut into chunks of 16 s (400 frames), as in auto_avsr.
+`{dev,test}/mp4/<speaker>/<video>/<clip>.mp4`, with the sound in `{dev,test}/aac/.../<clip>.m4a` or `{dev,test}/wav/.../<clip>.wav`, or in
+the mp4. Clips are cut into chunks of 16 s (400 frames), as in auto_avsr.
 """
 
 from collections.abc import Iterator
@@ -37,9 +37,6 @@ def read_vox2(root: Path, clip_list: Path | None = None) -> Iterator[Utterance |
     for clip in tqdm(clips, desc="VoxCeleb2", unit="clip", mininterval=1):
         dset = "test" if clip.parts[-5] == "test" else "valid" if clip.parts[-3] in valid else "train"
         sound = _sound_of(clip)
-        if sound is None:
-            yield Dropped(dset, str(clip), "no sound file: in neither aac/ nor wav/")
-            continue
         try:
             frames, samples = round(duration(clip, "video") * _FPS), duration(sound, "audio") * 16000
         except MediaError as error:
@@ -53,10 +50,11 @@ def read_vox2(root: Path, clip_list: Path | None = None) -> Iterator[Utterance |
             yield from _chunks(dset, clip, sound, frames)
 
 
-def _sound_of(clip: Path) -> Path | None:
+def _sound_of(clip: Path) -> Path:
+    """The sound file of a clip; the clip itself where there is none."""
     part, below = clip.parents[3], clip.relative_to(clip.parents[2])
     candidates = [part / folder / below.with_suffix(suffix) for folder, suffix in (("aac", ".m4a"), ("wav", ".wav"))]
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.is_file()), clip)
 
 
 def _chunks(dset: str, clip: Path, sound: Path, frames: int) -> Iterator[Utterance | Dropped]:

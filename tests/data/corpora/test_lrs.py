@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -51,6 +52,7 @@ def test_cutting_as_auto_avsr():
     words = [Word(f"W{i}", 2.0 * i, 2.0 * i + 1.5) for i in range(12)]
     assert lrs.cut("ALL", words[:8], 16) == [Segment("ALL", 0.0, -1.0)]  # ends at 15.5 s
     assert lrs.cut("ALL", words, 16) == [Segment("W0 W1 W2 W3 W4 W5 W6 W7", 0.0, 15.5), Segment("W8 W9 W10 W11", 16.0, 23.5)]
+    assert len(lrs.cut("ALL", [Word("A", 0.0, 15.99)], 16)) == 1 and len(lrs.cut("ALL", [Word("A", 0.0, 1.0), Word("B", 2.0, 16.0)], 16)) == 2
     assert lrs.cut("ALL", [], 16) == [Segment("ALL", 0.0, -1.0)]
     long = [Word("A", 1.0, 40.0), Word("B", 41.0, 42.0)]  # a word of 39 s
     assert lrs.cut("ALL", long, 16) == [Segment("A", 0.0, 40.0), Segment("B", 41.0, 42.0)]
@@ -174,8 +176,14 @@ def test_validation_of_a_list(tmp_path):
     found = prepared(tmp_path / "lrs3", tmp_path / "data", "lrs3", "--valid_list", tmp_path / "valid.id")
     assert sorted(found["valid"][0]["text"]) == ["lrs3_a_trainval_00001", "lrs3_b_trainval_00002"] and len(found["train_30h"][0]["text"]) == 28
     (tmp_path / "valid.id").write_text("trainval/a/00001\ntrainval/b/99999\n")
-    with pytest.raises(SystemExit, match="1 of its 2 clips are not in trainval"):
+    with pytest.raises(SystemExit, match="1 of its 2 clips are not in trainval, such as .*b/99999"):
         prepared(tmp_path / "lrs3", tmp_path / "data", "lrs3", "--valid_list", tmp_path / "valid.id")
+
+
+def test_tables_hold_for_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_lrs3(tmp_path / "lrs3"))
+    tables, _ = prepared(Path("."), tmp_path / "data")["test"]
+    assert tables["wav.scp"]["lrs3_y_test_00000"] == str(tmp_path / "lrs3/test/y/00000.mp4")
 
 
 def test_a_corpus_elsewhere_is_named(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from espnet2_avsr_llm.bin import prepare
 from espnet2_avsr_llm.data.tables import read_dir
-from layouts import make_vox2
+from layouts import make_vox2, write_media
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def test_chunks_and_what_is_left_out(vox2, tmp_path):
     assert tables["wav.scp"]["vox2_id00012_ab-_c_00001"].endswith("dev/aac/id00012/ab-_c/00001.m4a")
     assert set(tables["text"].values()) == {""}
     assert dropped.pop("00006.mp4").startswith("not readable: ")
+    assert "no audio" in dropped.pop("00003.mp4")
     assert dropped == {
-        "00003.mp4": "no sound file: in neither aac/ nor wav/",
         "00004.mp4": "sound and video differ in length",
         "00005.mp4": "fewer than 12 frames",
     }
@@ -64,4 +64,10 @@ def test_the_list_of_english_clips(vox2, tmp_path, zipped):
     path.write_bytes(gzip.compress(lines) if zipped else lines)
     found = prepared(vox2, tmp_path / "data", "--clip_list", str(path))
     assert [len(tables["text"]) for tables, _ in found.values()] in ([1, 1, 2], [1, 2, 1], [2, 1, 1])
-    assert found["test"][1]["00009.mp4"].startswith("no sound file")
+    assert found["test"][1]["00009.mp4"].startswith("not readable: ")
+
+
+def test_sound_in_the_video_itself(tmp_path):
+    write_media(tmp_path / "vox2/test/mp4/id1/v/00001.mp4", 50, 2.0)
+    found = prepared(tmp_path / "vox2", tmp_path / "data")
+    assert found["test"][0]["wav.scp"] == found["test"][0]["video.scp"] and not found["test"][1]
