@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from espnet2_avsr_llm.data.collate import collate
-from espnet2_avsr_llm.data.media import NoStreamError, read_audio, read_roi, read_video
+from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME, NoStreamError, read_audio, read_roi, read_video
 from espnet2_avsr_llm.data.preprocess import LENGTH_TOLERANCE, eval_inputs
 from espnet2_avsr_llm.data.roi import NoFaceError, mouth_roi
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
@@ -21,6 +21,7 @@ from espnet2_avsr_llm.hub.archive import check_archive
 from espnet2_avsr_llm.inference.choose import Choice, Request, choose_pass, choose_task
 from espnet2_avsr_llm.inference.generate import Hypothesis, Search, generate
 from espnet2_avsr_llm.inference.load import load_model
+from espnet2_avsr_llm.inference.windows import window_cuts
 from espnet2_avsr_llm.pass_plan import Pass
 
 INPUTS_PER_SECOND = {"speech": 16000, "video": 25}
@@ -217,11 +218,10 @@ class Speech2Text:
         return found
 
     def _windows(self, utterance: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """Equal parts that the encoders can take; one for almost every utterance."""
-        parts = max(1, math.ceil(_seconds(utterance) / self.max_seconds)) if _seconds(utterance) else 1
-        frames = math.ceil(_seconds(utterance) * 25 / parts)
-        cuts = {"speech": frames * 640, "video": frames}
-        return [{n: x[k * cuts[n] : (k + 1) * cuts[n]] for n, x in utterance.items()} for k in range(parts)]
+        """Parts that the encoders can take, cut in pauses; one for almost every utterance."""
+        cuts = window_cuts(math.ceil(_seconds(utterance) * 25), self.max_seconds * 25, utterance.get("speech"))
+        samples = {"speech": SAMPLES_PER_FRAME, "video": 1}
+        return [{n: x[start * samples[n] : end * samples[n]] for n, x in utterance.items()} for start, end in zip(cuts, cuts[1:])]
 
     def _decode(self, windows: list[dict[str, np.ndarray]], passes: list[Pass]) -> list[list[Hypothesis]]:
         """Windows of one pass in batches of similar length."""

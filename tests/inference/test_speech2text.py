@@ -17,6 +17,7 @@ from espnet2_avsr_llm.data.roi import NoFaceError, landmarks
 from espnet2_avsr_llm.inference import speech2text as module
 from espnet2_avsr_llm.inference.choose import Request
 from espnet2_avsr_llm.inference.speech2text import Speech2Text
+from espnet2_avsr_llm.inference.windows import window_cuts
 from espnet2_avsr_llm.pass_plan import Pass
 from espnet2_avsr_llm.summary import prefill_flops
 
@@ -91,10 +92,12 @@ def test_files_equal_arrays(greedy, tmp_path):
 
 
 def test_long_recordings_are_windows_whose_texts_are_joined(greedy):
-    """7 s and a 3-s encoder: three equal windows, each decoded as an utterance."""
+    """7 s and a 3-s encoder: three windows, each decoded as an utterance."""
     speech, video = utterance(6, 175)
     ((text, _, token_ids, hypothesis),) = greedy(speech, video)
-    parts = [greedy(speech[k * 59 * 640 : (k + 1) * 59 * 640], video[k * 59 : (k + 1) * 59])[0] for k in range(3)]
+    cuts = window_cuts(175, 75, speech)
+    parts = [greedy(speech[a * 640 : b * 640], video[a:b])[0] for a, b in zip(cuts, cuts[1:])]
+    assert len(parts) == 3
     assert token_ids == [t for p in parts for t in p[2]]
     assert text == " ".join(p[0] for p in parts) == hypothesis.text
     assert hypothesis.score == pytest.approx(sum(p[3].score for p in parts), abs=1e-3)

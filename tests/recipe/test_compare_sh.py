@@ -40,10 +40,10 @@ def compare(tmp_path):
 
 def test_every_model_and_seed_on_the_same_batches(compare, tmp_path):
     options = ["--systems", "list.txt", "--seeds", "1 2", "--batch_config", "conf/c.yaml", "--batch_bins", "99", "--max_epoch", "7", "--jobs", "2"]
-    out = compare(*options, "--run_args", "--noise_snrs 0")
+    out = compare(*options, "--noise_snrs", "0 -5", "--run_args", "--nj 3")
     assert out.returncode == 0, out.stderr
     lengths, *models = (tmp_path / "calls.txt").read_text().splitlines()
-    common = "--expdir exp/compare --asr_stats_dir exp/compare/stats --skip_packing true --noise_snrs 0"
+    common = "--expdir exp/compare --asr_stats_dir exp/compare/stats --skip_packing true --noise_snrs 0 -5 --nj 3"
     assert lengths == f"{common} --stage 10 --stop_stage 10 --asr_config conf/c.yaml"
     expected = []
     for seed in (1, 2):

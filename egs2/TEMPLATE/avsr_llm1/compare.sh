@@ -11,6 +11,7 @@ batch_config=conf/train/mini/llama_avsr_avsr.yaml # all train on the batches tha
 batch_bins=400                                    # and this budget make, so that steps are equal
 max_epoch=5
 jobs=1          # models trained at once
+noise_snrs=     # noise at these dB is a test condition beside clean
 run_args=       # further options of run.sh, e.g. "--inference_config conf/decode/beam15.yaml"
 expdir=exp/compare
 
@@ -26,7 +27,7 @@ fi
 
 run() { # OPTIONS OF run.sh...
     # shellcheck disable=SC2086
-    ./run.sh --expdir "${expdir}" --asr_stats_dir "${expdir}/stats" --skip_packing true ${run_args} "$@"
+    ./run.sh --expdir "${expdir}" --asr_stats_dir "${expdir}/stats" --skip_packing true --noise_snrs "${noise_snrs}" ${run_args} "$@"
 }
 
 models() { # numbered: NAME.NUMBER CONFIG OPTIONS...
