@@ -8,35 +8,36 @@ import sys
 
 def get_parser() -> argparse.ArgumentParser:
     """Options."""
+    from espnet2_avsr_llm.config import add_part_options
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configs", required=True, nargs="+", help="training configurations")
+    add_part_options(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Resolve every source; a missing or gated one ends with what to do about it."""
-    args = get_parser().parse_args(argv)
+    """Resolve every source; a missing or gated one ends with what to do about it. Options of training that do not matter here are ignored."""
+    args, _ = get_parser().parse_known_args(argv)
+    from espnet2_avsr_llm.config import from_options
     from espnet2_avsr_llm.hub.resolve import SourceError
 
-    for config in args.configs:
-        try:
-            sys.stdout.write(f"{config}\n{report(config)}")
-        except SourceError as e:
-            sys.exit(f"{config}: {e}")
+    try:
+        sys.stdout.write(f"{args.config}\n{report(from_options(args))}")
+    except SourceError as e:
+        sys.exit(f"{args.config}: {e}")
 
 
-def report(config_file: str) -> str:
-    """Where each pretrained part is, the ids of the added tokens and of the prompts.
+def report(config: dict) -> str:
+    """Where each pretrained part of a configuration is, the ids of the added tokens and of the prompts.
 
     Raises:
         SourceError: a part is missing.
     """
     from espnet2_avsr_llm.build import PRETRAINED
-    from espnet2_avsr_llm.config import load_config
     from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
     from espnet2_avsr_llm.llm.tokens import ADDED_TOKENS, PROMPTS, load_tokens
 
-    config, lines = load_config(config_file), []
+    lines = []
     for part in PRETRAINED:
         conf = config.get(f"{part}_conf") or {}
         if config.get(part) is None or conf.get("init") == "random":

@@ -131,15 +131,24 @@ def run_fix(args: argparse.Namespace) -> None:
 
 
 def run_combine(args: argparse.Namespace) -> None:
-    """Write the utterances of several directories to one; it has the tables that all of them have."""
-    names = set.intersection(*(set(table_names(directory)) for directory in args.dirs))
-    previous = None
+    """Write the utterances of several directories to one, without those of recordings in --apart_from; it has the tables that all of them have."""
+    found = [set(table_names(directory)) for directory in args.dirs]
+    names = set.intersection(*found)
+    if "utt2segment" in set.union(*found) - names:
+        raise SystemExit(f"{' '.join(map(str, args.dirs))}: some have utt2segment, others not; give these one too, with lines `utterance 0 -1`")
+    taken = {row["utt2video"] for directory in args.apart_from for _, row in rows(directory)}
+    previous, left_out = None, []
     with writing(args.out_dir, sorted(names)) as write:
         for utt, row in heapq.merge(*map(rows, args.dirs), key=lambda item: item[0]):
             if utt == previous:
                 raise SystemExit(f"{utt} is in more than one of {' '.join(map(str, args.dirs))}: expected different ids")
-            write(utt, row)
+            if row.get("utt2video") in taken:
+                left_out.append(utt)
+            else:
+                write(utt, row)
             previous = utt
+    if left_out:
+        logging.warning("%s: left out %d utterances of recordings in --apart_from, such as %s", args.out_dir, len(left_out), left_out[:5])
     logging.info("%s: %d utterances", args.out_dir, count(args.out_dir))
 
 
@@ -177,6 +186,7 @@ def get_parser() -> argparse.ArgumentParser:
     command = add("combine", run_combine)
     command.add_argument("dirs", type=Path, nargs="+")
     command.add_argument("--out_dir", type=Path, required=True)
+    command.add_argument("--apart_from", type=Path, nargs="+", default=[], help="directories with utt2video, such as the test sets")
     command = add("filter", run_filter)
     command.add_argument("--in_dir", type=Path, required=True)
     command.add_argument("--out_dir", type=Path, required=True)

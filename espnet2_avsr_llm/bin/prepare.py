@@ -24,14 +24,16 @@ def get_parser() -> argparse.ArgumentParser:
     grid.add_argument("--split_list", type=Path, help="for --protocol list: lines `speaker_clip set`")
     add("muavic", "MuAViC").add_argument("--languages", nargs="*", default=[], help="all that are there if none is given")
     add("vox2", "VoxCeleb2, still without transcripts").add_argument("--clip_list", type=Path, help="clips to take, such as AV-HuBERT's vox-en.id.gz")
-    labels = add("labels", "mouth crops with a label file of auto_avsr or Llama-AVSR")
-    labels.add_argument("--csv", type=Path, required=True)
-    labels.add_argument("--dset", required=True, help="name of the set")
+    labels = add("labels", "mouth crops with label files of auto_avsr or Llama-AVSR")
+    labels.add_argument("--train_csv", type=Path, required=True)
+    labels.add_argument("--test_csv", type=Path, required=True)
+    labels.add_argument("--valid_csv", type=Path, help="by default a part of --train_csv, by whole recordings")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the corpus, write its sets."""
+    options = vars(get_parser().parse_args(argv))
     from espnet2_avsr_llm.data.corpora import grid, labels, lrs, muavic, vox2, write_sets
 
     readers = {
@@ -42,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "vox2": vox2.read_vox2,
         "labels": labels.read_labels,
     }
-    options = vars(get_parser().parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    corpus, root, out_dir = options.pop("corpus"), options.pop("root"), options.pop("out_dir")
+    corpus, root, out_dir = options.pop("corpus"), options.pop("root").absolute(), options.pop("out_dir")
     if not root.is_dir():
         raise SystemExit(f"no folder {root}: give the corpus's place in db.sh (its README says how to obtain it)")
     write_sets(readers[corpus](root, **options), out_dir)

@@ -1,29 +1,33 @@
-"""Transcribe a data directory by Whisper, for corpora without transcripts (VoxCeleb2).
+"""Transcribe data directories by Whisper, for corpora without transcripts (VoxCeleb2).
 
-With --job K it does the Kth part of --nj parts, and --finish then writes OUT_DIR; without either it does everything. A
-killed run continues where it was. What has no words, is in another language (by a multilingual Whisper), or repeats
-itself is left out and listed with the reason in OUT_DIR/dropped.jsonl. Greedy decoding; the same text for an utterance
-in any batch.
+With --job K it does the Kth part of --nj parts, and --finish then writes the directories; without either it does
+everything. A killed run continues where it was. What has no words, is in another language (by a multilingual Whisper),
+or repeats itself is left out and listed with the reason in dropped.jsonl. Greedy decoding.
 """
 
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.journal import DONE, Journal, close_all, with_entries
 from espnet2_avsr_llm.data.tables import count, rows, table_names, writing
 
+if TYPE_CHECKING:
+    from espnet2_avsr_llm.data.transcriber import Transcriber
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the command line's parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--in_dir", type=Path, required=True, help="data directory with wav.scp, at most 30 s an utterance")
-    parser.add_argument("--out_dir", type=Path, required=True)
+    parser.add_argument("--in_dirs", type=Path, nargs="+", required=True, help="data directories with wav.scp, at most 30 s an utterance")
+    parser.add_argument("--out_dirs", type=Path, nargs="+", required=True, help="one for each")
     parser.add_argument("--whisper", default="openai/whisper-medium.en", help="folder or hub id")
     parser.add_argument("--revision", help="of a hub id")
     parser.add_argument("--language", default="en", help="what is spoken; a multilingual Whisper leaves out what it hears as another language")
@@ -37,36 +41,44 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Transcribe what is not yet transcribed, write the tables."""
-    args = get_parser().parse_args(argv)
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if len(args.in_dirs) != len(args.out_dirs):
+        parser.error(f"found {len(args.in_dirs)} --in_dirs and {len(args.out_dirs)} --out_dirs, expected as many")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     if not args.finish:
+        load = cache(partial(_load, args.whisper, args.revision, args.language, "cuda" if args.ngpu else "cpu"))
         for part in [args.job] if args.job else range(1, args.nj + 1):
-            run(args, part)
+            for in_dir, out_dir in zip(args.in_dirs, args.out_dirs):
+                run(in_dir, out_dir, load, args.batch_size, part, args.nj)
     if args.finish or not args.job:
-        finish(args.in_dir, args.out_dir)
+        for in_dir, out_dir in zip(args.in_dirs, args.out_dirs):
+            finish(in_dir, out_dir)
 
 
-def run(args: argparse.Namespace, part: int) -> None:
-    """Transcribe the utterances of one part that no journal has yet."""
-    from tqdm import tqdm
-
+def _load(*args) -> "Transcriber":
     from espnet2_avsr_llm.data.transcriber import Transcriber
 
-    todo = islice(with_entries(rows(args.in_dir), args.out_dir), part - 1, None, args.nj)
-    total = len(range(part - 1, count(args.in_dir), args.nj))
-    journal, transcriber = Journal(args.out_dir, part, args.nj), None
-    with tqdm(total=total, desc=f"Whisper {part}/{args.nj}", unit="utt", mininterval=1) as bar:
-        while block := list(islice(todo, args.batch_size)):
+    return Transcriber(*args)
+
+
+def run(in_dir: Path, out_dir: Path, load: Callable[[], "Transcriber"], batch_size: int, part: int, parts: int) -> None:
+    """Transcribe the utterances of one part that no journal has yet; the model is loaded if there are any."""
+    from tqdm import tqdm
+
+    todo = islice(with_entries(rows(in_dir), out_dir), part - 1, None, parts)
+    total = len(range(part - 1, count(in_dir), parts))
+    journal = Journal(out_dir, part, parts)
+    with tqdm(total=total, desc=f"Whisper {out_dir} {part}/{parts}", unit="utt", mininterval=1) as bar:
+        while block := list(islice(todo, batch_size)):
             new = [(utt, row) for utt, row, entry in block if entry is None]
-            if new and transcriber is None:
-                transcriber = Transcriber(args.whisper, args.revision, args.language, "cuda" if args.ngpu else "cpu")
-            for entry in transcribe(transcriber, new) if new else []:
+            for entry in transcribe(load(), new) if new else []:
                 journal.append(entry)
             bar.update(len(block))
     journal.close()
 
 
-def transcribe(transcriber, utterances: Sequence[tuple[str, dict[str, str]]]) -> list[dict[str, str]]:
+def transcribe(transcriber: "Transcriber", utterances: Sequence[tuple[str, dict[str, str]]]) -> list[dict[str, str]]:
     """Journal entries of utterances: their ``text``, or the ``reason`` why they have none, in their order."""
     from espnet2_avsr_llm.data.media import MediaError, read_audio
 

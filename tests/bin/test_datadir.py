@@ -137,6 +137,20 @@ def test_combine(sets, tmp_path):
     assert not (tmp_path / "twice" / "text").exists()
 
 
+def test_combine_leaves_out_recordings_of_the_test_set(sets, tmp_path, caplog):
+    one, other, test = sets("train"), sets("more", utt2video=("more1", "test0video")), sets("test")
+    datadir.main(["combine", one, other, "--out_dir", str(tmp_path / "all"), "--apart_from", test])
+    assert list(read_table(tmp_path / "all" / "text")) == ["more0", "train0", "train1"]
+    assert "left out 1 utterances" in caplog.text and "more1" in caplog.text
+
+
+def test_combine_loses_no_segments(sets, tmp_path):
+    one, other = sets("train"), sets("more")
+    (tmp_path / "more" / "utt2segment").write_text("more0 0 1\nmore1 0 -1\n")
+    with pytest.raises(SystemExit, match="some have utt2segment, others not"):
+        datadir.main(["combine", one, other, "--out_dir", str(tmp_path / "all")])
+
+
 def test_duplicate_ids_are_named_with_their_line(data):
     (data / "text").write_text("s1_a x\ns1_b y\ns1_a z\n")
     with pytest.raises(ValueError, match=r"text: 1 ids occur more than once: s1_a \(line 3\)"):

@@ -119,13 +119,19 @@ def test_no_path_gets_into_the_folder_of_archs():
 def test_check_parts_ends_with_the_reason(tmp_path, tiny_config, capsys):
     (tmp_path / "a.yaml").write_text(json.dumps(tiny_config(llm_conf={"source": str(tmp_path / "absent")})))
     with pytest.raises(SystemExit) as error:
-        check_parts.main(["--configs", str(tmp_path / "a.yaml")])
+        check_parts.main(["--config", str(tmp_path / "a.yaml")])
     assert "a.yaml: No folder" in str(error.value.code) and "absent" in str(error.value.code)
 
 
 def test_check_parts_shows_sources_and_prompts(tmp_path, tiny_config, capsys, sources):
     (tmp_path / "a.yaml").write_text(json.dumps(tiny_config()))
-    check_parts.main(["--configs", str(tmp_path / "a.yaml")])
+    check_parts.main(["--config", str(tmp_path / "a.yaml")])
     out = capsys.readouterr().out
     assert all(f"{source} -> {source}" in out for source in sources.values())
     assert "'<audio>': 259" in out and "prompt avsr: 'Transcribe speech and video to text.'" in out
+
+
+def test_check_parts_takes_the_options_of_training(tmp_path, tiny_config, capsys, sources):
+    (tmp_path / "a.yaml").write_text(json.dumps(tiny_config(llm_conf={"source": None})))
+    check_parts.main(["--config", str(tmp_path / "a.yaml"), "--max_epoch", "5", "--llm_conf", f"source={sources['llama']}"])
+    assert f"llm: {sources['llama']} -> " in capsys.readouterr().out

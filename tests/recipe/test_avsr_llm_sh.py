@@ -77,7 +77,7 @@ def test_all_stages_in_order(recipe):
     out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false", "--nj", "2")
     assert out.returncode == 0, out.stderr
     assert recipe.programs() == (
-        ["sh", "roi_models", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", "check_parts"]
+        ["sh", "roi_models", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", *["check_parts"] * 2]
         + [*["make_shape"] * 2, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
         + ["sinks", "sinks", "shap", "report"] * 2
     )

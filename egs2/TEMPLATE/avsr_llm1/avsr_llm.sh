@@ -211,8 +211,10 @@ stage_5() {
             --test_dir $(printf "${data_feats}/%s " ${test_sets}) --out_dir "${noise_dir}" \
             --types ${noise_types} --snrs ${noise_snrs} ${noise_args}
     fi
-    # shellcheck disable=SC2086
-    "${python}" -m espnet2_avsr_llm.bin.check_parts --configs ${asr_configs}
+    for asr_config in ${asr_configs}; do
+        # shellcheck disable=SC2086
+        "${python}" -m espnet2_avsr_llm.bin.check_parts --config "${asr_config}" ${asr_args}
+    done
 }
 
 stage_10() {

@@ -1,3 +1,10 @@
 # Where corpora lie on this machine; a recipe's local/data.sh reads its own variable and says so when it is empty.
+# LRS2=/data/lrs2 ./run.sh gives one for a single run.
+LRS2=${LRS2:-}
+# the corpus; with --train_csv the mouth crops of auto_avsr
+LRS3=${LRS3:-}
+# the folder muavic/ of get_data.py's --root-path
+MUAVIC=${MUAVIC:-}
+VOX2=${VOX2:-}
 # `downloads` marks a corpus that the recipe fetches or builds itself, below its own folder.
 MINI_AV=downloads

@@ -8,12 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet2_avsr_llm.data.corpora import Dropped, Utterance
-from espnet2_avsr_llm.data.noise import named_rng
+from espnet2_avsr_llm.data.corpora import Dropped, Utterance, drawn, read_lines
 from espnet2_avsr_llm.data.text import normalise
 
-PRETRAIN_SECONDS, TEST_SECONDS = 16.0, 25.0  # longest utterance; longer files are cut where they have word times
-_VALID_SHARE = 1200 / 31982  # of LRS3's trainval, as AV-HuBERT's list has it
+PRETRAIN_SECONDS, TEST_SECONDS = 16.0, 24.0  # longest utterance; longer files are cut where they have word times
 
 
 class Word(NamedTuple):
@@ -110,8 +108,7 @@ def _utterances(files: Sequence[Path], dset: str, corpus: str, longest: float, n
             elif 0 <= segment.end < segment.start + 1 / 25:
                 yield Dropped(dset, f"{file} {segment.start:g}", "shorter than a frame")
             else:
-                recording = f"{corpus}_{video}"
-                yield Utterance(dset, utt, recording, recording, written, file, file, segment.start, segment.end)
+                yield Utterance(dset, utt, f"{corpus}_{video}", video, written, file, file, segment.start, segment.end)
 
 
 def _in_sets(items: Iterator[Utterance | Dropped], *dsets: str) -> Iterator[Utterance | Dropped]:
@@ -128,11 +125,15 @@ def read_lrs3(root: Path, valid_list: Path | None = None) -> Iterator[Utterance 
     Args:
         root: of the corpus.
         valid_list: validation clips, a line `trainval/<video>/<clip>` each (AV-HuBERT publishes one of 1,200); by
-            default 3.75 % of trainval are drawn, by whole videos.
+            default as many are drawn, by whole videos.
     """
     files = {name: _clips(root / name) for name in ("pretrain", "trainval", "test")}
     _require(root, files, ("trainval", "test"))
-    valid = _listed(valid_list, files["trainval"]) if valid_list else _drawn(files["trainval"])
+    if valid_list:
+        valid = _listed(valid_list, files["trainval"])
+    else:
+        videos = drawn([file.parent.name for file in files["trainval"]])
+        valid = {file for file in files["trainval"] if file.parent.name in videos}
     rest = [file for file in files["trainval"] if file not in valid]
     yield from _in_sets(_utterances(rest, "", "lrs3", TEST_SECONDS, False), "train_30h", "train_433h")
     yield from _utterances(files["pretrain"], "train_433h", "lrs3", PRETRAIN_SECONDS, True)
@@ -151,24 +152,11 @@ def _require(root: Path, files: dict[str, list[Path]], names: Sequence[str]) -> 
 
 
 def _listed(valid_list: Path, files: Sequence[Path]) -> set[Path]:
-    wanted = {"/".join(line.strip().split("/")[-2:]) for line in valid_list.read_text(encoding="utf-8").splitlines() if line.strip()}
-    found = {file for file in files if f"{file.parent.name}/{file.stem}" in wanted}
-    if len(found) < len(wanted):
-        raise SystemExit(f"{valid_list}: {len(wanted) - len(found)} of its {len(wanted)} clips are not in trainval")
-    return found
-
-
-def _drawn(files: Sequence[Path]) -> set[Path]:
-    """Clips of whole videos, in an order that depends on the videos' names alone, until there are enough."""
-    videos: dict[str, list[Path]] = {}
-    for file in files:
-        videos.setdefault(file.parent.name, []).append(file)
-    chosen: set[Path] = set()
-    for video in sorted(videos, key=lambda name: named_rng(0, "lrs3 valid", name).random()):
-        if len(chosen) >= max(1, _VALID_SHARE * len(files)):
-            break
-        chosen |= set(videos[video])
-    return chosen
+    wanted = {"/".join(line.strip().split("/")[-2:]) for line in read_lines(valid_list) if line.strip()}
+    found = {f"{file.parent.name}/{file.stem}": file for file in files}
+    if absent := sorted(wanted - found.keys()):
+        raise SystemExit(f"{valid_list}: {len(absent)} of its {len(wanted)} clips are not in trainval, such as {absent[:3]}: take these lines out")
+    return {found[name] for name in wanted}
 
 
 def read_lrs2(root: Path) -> Iterator[Utterance | Dropped]:
@@ -182,7 +170,7 @@ def read_lrs2(root: Path) -> Iterator[Utterance | Dropped]:
         lists = [folder / f"{name}.txt" for folder in (root, root.parent) if (folder / f"{name}.txt").is_file()]
         if not lists:
             raise SystemExit(f"no list {name}.txt in {root} or above; expected the lists that LRS2 is published with")
-        clips = (line.split()[0] for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip())
+        clips = (line.split()[0] for line in read_lines(lists[0]) if line.strip())
         files[name] = [root / ("pretrain" if name == "pretrain" else "main") / f"{clip}.mp4" for clip in clips]
     for name, dset in (("train", "train_28h"), ("pretrain", "train_223h"), ("val", "valid"), ("test", "test")):
         longest = PRETRAIN_SECONDS if name == "pretrain" else TEST_SECONDS

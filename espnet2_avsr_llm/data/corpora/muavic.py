@@ -1,14 +1,15 @@
 """MuAViC (arXiv:2303.00628), as its `get_data.py` leaves it: audio and mouth crops of TED talks in nine languages.
 
-`<lang>/<split>_avsr.tsv` (older versions: `<split>.tsv`) has a line `id video audio frames samples` after its first, and
-the file with the language's suffix beside it a transcript per line. The videos are mouth crops: dump them with --crop given.
+`<lang>/{audio,video}/<split>/<talk>/<clip>.{wav,mp4}`. `<lang>/<split>_avsr.tsv` (older versions: `<split>.tsv`) has a line
+`id video audio frames samples` for each clip after its first line, and the file with the language's suffix beside it a
+transcript per line. The videos are mouth crops: dump them with --crop given.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from espnet2_avsr_llm.data.corpora import Dropped, Utterance
+from espnet2_avsr_llm.data.corpora import Dropped, Utterance, read_lines
 from espnet2_avsr_llm.data.text import normalise
 
 LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "it", "pt", "ru")
@@ -36,8 +37,8 @@ def _read_split(folder: Path, split: str, language: str) -> Iterator[Utterance |
     manifest = next((path for path in (folder / f"{split}_avsr.tsv", folder / f"{split}.tsv") if path.is_file()), None)
     if manifest is None:
         raise SystemExit(f"{folder} has neither {split}_avsr.tsv nor {split}.tsv: run MuAViC's get_data.py --src-lang {language}")
-    clips = manifest.read_text(encoding="utf-8").splitlines()[1:]
-    texts = manifest.with_suffix(f".{language}").read_text(encoding="utf-8").splitlines()
+    clips = read_lines(manifest)[1:]
+    texts = read_lines(manifest.with_suffix(f".{language}"))
     if len(clips) != len(texts):
         raise SystemExit(f"{manifest} has {len(clips)} clips, its transcripts are {len(texts)}: run MuAViC's get_data.py again")
     for line, text in zip(clips, texts):
@@ -50,11 +51,14 @@ def _read_split(folder: Path, split: str, language: str) -> Iterator[Utterance |
         elif not (written := normalise(_NOISE.sub(" ", text))):
             yield Dropped(dset, name, "empty text")
         else:
-            talk = f"{language}_{paths['video'].parent.name}"
-            yield Utterance(dset, f"{talk}_{clip}", talk, talk, written, paths["audio"], paths["video"], lang=language)
+            talk = paths["video"].parent.name
+            speaker = f"{language}_{talk}"
+            yield Utterance(dset, f"{speaker}_{clip}", speaker, talk, written, paths["audio"], paths["video"], lang=language)
 
 
 def _locate(folder: Path, kind: str, split: str, path: str) -> Path | None:
-    """The file that a manifest names, or where it lies when the corpus was moved since."""
-    candidates = (Path(path), folder / kind / split / Path(path).parent.name / Path(path).name)
+    """The file that a manifest names, or where it lies when the corpus was moved since, or the manifest left out the talk's folder."""
+    named = Path(path)
+    talks = (named.parent.name, named.stem.rpartition("_")[0])
+    candidates = (named, *(folder / kind / split / talk / named.name for talk in talks))
     return next((candidate for candidate in candidates if candidate.is_file()), None)

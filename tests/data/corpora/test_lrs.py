@@ -2,27 +2,16 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from espnet2_avsr_llm.bin import prepare
-from espnet2_avsr_llm.data.corpora import lrs
+from espnet2_avsr_llm.data.corpora import drawn, lrs
 from espnet2_avsr_llm.data.corpora.lrs import Segment, Word
 from espnet2_avsr_llm.data.tables import read_dir
-
-FACES = "Ref: 0af00UcTOSc\n\nFRAME \tX \tY \tW \tH \n000000 \t0.3 \t0.2 \t0.1 \t0.2 \n"
-
-
-def write_clip(stem, text, words=None, faces="", mp4=True):
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    if mp4:
-        stem.with_suffix(".mp4").touch()
-    if text is not None:
-        table = "".join(f"{w} {start:.2f} {end:.2f} 9.1\n" for w, start, end in words or [])
-        head = "\nWORD START END ASDSCORE\n" if words is not None else ""
-        stem.with_suffix(".txt").write_text(f"Text:  {text}\nConf:  5\n{faces}{head}{table}")
-
+from layouts import FACES, make_lrs2, make_lrs3, write_clip
 
 def prepared(root, out, *options):
     prepare.main([options[0] if options else "lrs3", str(root), "--out_dir", str(out), *map(str, options[1:])])
@@ -136,7 +125,7 @@ def test_random_layouts_of_lrs3(layout, tmp_path_factory):
     except SystemExit as error:
         assert "found no utterance" in str(error) and not any(expected.values())
         return
-    valid_videos = {row.removeprefix("lrs3_") for row in found.get("valid", ({"utt2video": {}},))[0]["utt2video"].values()}
+    valid_videos = set(found.get("valid", ({"utt2video": {}},))[0]["utt2video"].values())
     in_valid = {utt: row for utt, row in expected["trainval"].items() if row[3] in valid_videos}
     rest = {utt: row for utt, row in expected["trainval"].items() if row[3] not in valid_videos}
     sets = {"train_30h": rest, "train_433h": {**rest, **expected["pretrain"]}, "valid": in_valid, "test": expected["test"]}
@@ -146,11 +135,11 @@ def test_random_layouts_of_lrs3(layout, tmp_path_factory):
             continue
         tables, dropped = found[name]
         assert tables["text"] == {utt: text for utt, (text, *_) in rows.items()}
-        spans = tables.get("utt2segment") or dict.fromkeys(rows, "0 -1")
-        times = {utt: tuple(round(100 * float(value)) for value in span.split()) for utt, span in spans.items()}
+        times = {utt: tuple(round(100 * float(value)) for value in span.split()) for utt, span in tables["utt2segment"].items()}
         assert times == {utt: (start, end) for utt, (_, start, end, _) in rows.items()}
         assert sum(b - a for a, b in times.values() if b >= 0) == sum(b - a for _, a, b, _ in rows.values() if b >= 0)
-        assert tables["utt2video"] == {utt: f"lrs3_{video}" for utt, (*_, video) in rows.items()} == tables["utt2spk"]
+        assert tables["utt2video"] == {utt: video for utt, (*_, video) in rows.items()}
+        assert tables["utt2spk"] == {utt: f"lrs3_{video}" for utt, (*_, video) in rows.items()}
         assert tables["wav.scp"] == tables["video.scp"]
         assert all(path.endswith(".mp4") and path.split("/")[-2] == rows[utt][3] for utt, path in tables["wav.scp"].items())
         parts = {"train_30h": ["trainval"], "train_433h": ["trainval", "pretrain"], "valid": ["trainval"], "test": ["test"]}[name]
@@ -164,15 +153,8 @@ def test_random_layouts_of_lrs3(layout, tmp_path_factory):
             assert dropped == Counter(reason for *_, reason in all_reasons)
 
 
-def small_lrs3(root):
-    for partition, videos in (("pretrain", "cdx"), ("trainval", "abcdefghij"), ("test", "yz")):
-        for video in videos:
-            for clip in range(3):
-                write_clip(root / partition / video / f"{clip:05}", f"{partition} {video} {clip}".upper(), [("A", 0.1, 0.5)])
-
-
 def test_validation_is_drawn_by_videos_and_no_part_of_test(tmp_path):
-    small_lrs3(tmp_path / "lrs3")
+    make_lrs3(tmp_path / "lrs3")
     found = prepared(tmp_path / "lrs3", tmp_path / "data")
     videos = {name: set(tables["utt2video"].values()) for name, (tables, _) in found.items()}
     assert {name: len(tables["text"]) for name, (tables, _) in found.items()} == {"train_30h": 27, "train_433h": 36, "valid": 3, "test": 6}
@@ -181,14 +163,26 @@ def test_validation_is_drawn_by_videos_and_no_part_of_test(tmp_path):
     assert {name: tables for name, (tables, _) in again.items()} == {name: tables for name, (tables, _) in found.items()}
 
 
+def test_at_most_1200_utterances_are_drawn():
+    videos = [f"v{i // 80}" for i in range(80000)]
+    chosen = drawn(videos)
+    assert len(chosen) == 15 and drawn(list(reversed(videos))) == chosen != drawn(videos[:40000])
+
+
 def test_validation_of_a_list(tmp_path):
-    small_lrs3(tmp_path / "lrs3")
+    make_lrs3(tmp_path / "lrs3")
     (tmp_path / "valid.id").write_text("trainval/a/00001\ntrainval/b/00002\n")
     found = prepared(tmp_path / "lrs3", tmp_path / "data", "lrs3", "--valid_list", tmp_path / "valid.id")
     assert sorted(found["valid"][0]["text"]) == ["lrs3_a_trainval_00001", "lrs3_b_trainval_00002"] and len(found["train_30h"][0]["text"]) == 28
     (tmp_path / "valid.id").write_text("trainval/a/00001\ntrainval/b/99999\n")
-    with pytest.raises(SystemExit, match="1 of its 2 clips are not in trainval"):
+    with pytest.raises(SystemExit, match="1 of its 2 clips are not in trainval, such as .*b/99999"):
         prepared(tmp_path / "lrs3", tmp_path / "data", "lrs3", "--valid_list", tmp_path / "valid.id")
+
+
+def test_tables_hold_for_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_lrs3(tmp_path / "lrs3"))
+    tables, _ = prepared(Path("."), tmp_path / "data")["test"]
+    assert tables["wav.scp"]["lrs3_y_test_00000"] == str(tmp_path / "lrs3/test/y/00000.mp4")
 
 
 def test_a_corpus_elsewhere_is_named(tmp_path):
@@ -201,13 +195,7 @@ def test_a_corpus_elsewhere_is_named(tmp_path):
 
 @pytest.mark.parametrize("root, lists", [("mvlrs_v1", "."), ("mvlrs_v1", "mvlrs_v1"), (".", ".")])
 def test_lrs2_with_its_lists_in_either_place(tmp_path, root, lists):
-    folder = tmp_path / "mvlrs_v1"
-    long = [("W", 2.0 * i, 2.0 * i + 1) for i in range(20)]
-    for partition, names in (("main", ("1/a", "1/b", "2/a", "3/a", "4/a")), ("pretrain", ("5/a", "6/a"))):
-        for name in names:
-            write_clip(folder / partition / name, f"WORDS OF {name[0]}", long if name == "5/a" else [("A", 0, 1)] if name == "6/a" else None)
-    for name, clips in {"train": ("1/a", "1/b"), "val": ("2/a", "9/z"), "test": ("3/a NF", "4/a MV"), "pretrain": ("5/a", "6/a")}.items():
-        (tmp_path / lists / f"{name}.txt").write_text("".join(f"{clip}\n" for clip in clips))
+    make_lrs2(tmp_path / "mvlrs_v1", tmp_path / lists)
     found = prepared(tmp_path / root, tmp_path / "data", "lrs2")
     assert sorted(found["train_28h"][0]["text"].items()) == [("lrs2_1_main_a", "words of 1"), ("lrs2_1_main_b", "words of 1")]
     assert sorted(found["train_223h"][0]["text"]) == ["lrs2_1_main_a", "lrs2_1_main_b", *(f"lrs2_5_pretrain_a_0{k}" for k in range(3)), "lrs2_6_pretrain_a"]

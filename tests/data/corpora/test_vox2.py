@@ -2,91 +2,72 @@
 
 import gzip
 import json
-from fractions import Fraction
 
-import av
-import numpy as np
 import pytest
-import soundfile
 
 from espnet2_avsr_llm.bin import prepare
 from espnet2_avsr_llm.data.tables import read_dir
-
-
-def write_video(path, frames):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-        stream.width = stream.height = 16
-        stream.pix_fmt = "yuv420p"
-        for _ in range(frames):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
-        out.mux(stream.encode())
-
-
-def write_aac(path, seconds):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="mp4") as out:
-        stream = out.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, round(16000 * seconds)), np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode())
+from layouts import make_vox2, write_media
 
 
 @pytest.fixture(scope="module")
 def vox2(tmp_path_factory):
-    """Clips of 50, 400, 811 and 803 frames (the last chunk too short), and unusable ones."""
-    root = tmp_path_factory.mktemp("vox2")
-    good = {"dev/{}/id00012/ab-_c/00001": 50, "dev/{}/id00012/ab-_c/00002": 400, "test/{}/id00017/x/00001": 811 + 12, "test/{}/id00017/x/00002": 803}
-    for name, frames in good.items():
-        write_video(root / f"{name.format('mp4')}.mp4", frames)
-        if name.startswith("dev"):
-            write_aac(root / f"{name.format('aac')}.m4a", frames / 25)
-        else:
-            (root / name.format("wav")).parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(root / f"{name.format('wav')}.wav", np.zeros(frames * 640), 16000)
-    write_video(root / "dev/mp4/id00012/ab-_c/00003.mp4", 50)  # no sound
-    write_video(root / "dev/mp4/id00012/ab-_c/00004.mp4", 50)  # sound of another length
-    write_aac(root / "dev/aac/id00012/ab-_c/00004.m4a", 4.0)
-    write_video(root / "dev/mp4/id00012/ab-_c/00005.mp4", 11)
-    write_aac(root / "dev/aac/id00012/ab-_c/00005.m4a", 0.44)
-    (root / "dev/mp4/id00012/ab-_c/00006.mp4").write_text("no video")
-    (root / "dev/aac/id00012/ab-_c/00006.m4a").write_text("no sound")
-    return root
+    return make_vox2(tmp_path_factory.mktemp("vox2"))
+
+
+def prepared(root, out, *options):
+    """Tables of each set, and the reasons in its dropped.jsonl by the end of the clip's name."""
+    prepare.main(["vox2", str(root), "--out_dir", str(out), *options])
+    found = {}
+    for folder in out.iterdir():
+        dropped = map(json.loads, (folder / "dropped.jsonl").read_text().splitlines())
+        found[folder.name] = read_dir(folder), {row["what"].rpartition("/")[2]: row["reason"] for row in dropped}
+    return found
 
 
 def test_chunks_and_what_is_left_out(vox2, tmp_path):
-    prepare.main(["vox2", str(vox2), "--out_dir", str(tmp_path)])
-    tables = read_dir(tmp_path / "vox2")
+    found = prepared(vox2, tmp_path)
+    tables, dropped = found["test"]
     assert tables["utt2segment"] == {
-        "vox2_id00012_ab-_c_00001": "0 -1",
-        "vox2_id00012_ab-_c_00002": "0 -1",
         "vox2_id00017_x_00001_00": "0 16",
         "vox2_id00017_x_00001_01": "16 32",
         "vox2_id00017_x_00001_02": "32 -1",
         "vox2_id00017_x_00002_00": "0 16",
         "vox2_id00017_x_00002_01": "16 32",
     }
-    assert tables["wav.scp"]["vox2_id00012_ab-_c_00001"].endswith("dev/aac/id00012/ab-_c/00001.m4a")
+    assert dropped == {"00002.mp4 32": "fewer than 12 frames"}
     assert tables["wav.scp"]["vox2_id00017_x_00002_01"].endswith("test/wav/id00017/x/00002.wav")
-    assert tables["utt2spk"]["vox2_id00017_x_00002_01"] == "vox2_id00017" and tables["utt2video"]["vox2_id00017_x_00002_01"] == "vox2_x"
+    assert tables["utt2spk"]["vox2_id00017_x_00002_01"] == "vox2_id00017" and tables["utt2video"]["vox2_id00017_x_00002_01"] == "x"
+    tables, dropped = next(of for of in found.values() if "vox2_id00012_ab-_c_00001" in of[0]["text"])
+    assert tables["utt2segment"] == {"vox2_id00012_ab-_c_00001": "0 -1", "vox2_id00012_ab-_c_00002": "0 -1"}
+    assert tables["wav.scp"]["vox2_id00012_ab-_c_00001"].endswith("dev/aac/id00012/ab-_c/00001.m4a")
     assert set(tables["text"].values()) == {""}
-    dropped = {row["what"].rpartition("/")[2]: row["reason"] for row in map(json.loads, (tmp_path / "vox2/dropped.jsonl").read_text().splitlines())}
     assert dropped.pop("00006.mp4").startswith("not readable: ")
+    assert "no audio" in dropped.pop("00003.mp4")
     assert dropped == {
-        "00003.mp4": "no sound file: in neither aac/ nor wav/",
         "00004.mp4": "sound and video differ in length",
         "00005.mp4": "fewer than 12 frames",
-        "00002.mp4 32": "fewer than 12 frames",
     }
+
+
+def test_validation_has_speakers_of_its_own(vox2, tmp_path):
+    found = prepared(vox2, tmp_path)
+    speakers = {dset: set(tables["utt2spk"].values()) for dset, (tables, _) in found.items()}
+    assert speakers["test"] == {"vox2_id00017"} and len(speakers["train"]) == len(speakers["valid"]) == 1
+    assert speakers["train"] | speakers["valid"] == {"vox2_id00012", "vox2_id00013"}
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_the_list_of_english_clips(vox2, tmp_path, zipped):
-    lines = b"dev/mp4/id00012/ab-_c/00001\ntest/mp4/id00017/x/00009\n"
+    lines = b"dev/mp4/id00012/ab-_c/00001\ndev/mp4/id00013/v/00001\ntest/mp4/id00017/x/00002\ntest/mp4/id00017/x/00009\n"
     path = tmp_path / ("vox-en.id.gz" if zipped else "vox-en.id")
     path.write_bytes(gzip.compress(lines) if zipped else lines)
-    prepare.main(["vox2", str(vox2), "--out_dir", str(tmp_path), "--clip_list", str(path)])
-    assert list(read_dir(tmp_path / "vox2")["text"]) == ["vox2_id00012_ab-_c_00001"]
-    assert "00009.mp4" in (tmp_path / "vox2/dropped.jsonl").read_text()
+    found = prepared(vox2, tmp_path / "data", "--clip_list", str(path))
+    assert [len(tables["text"]) for tables, _ in found.values()] in ([1, 1, 2], [1, 2, 1], [2, 1, 1])
+    assert found["test"][1]["00009.mp4"].startswith("not readable: ")
+
+
+def test_sound_in_the_video_itself(tmp_path):
+    write_media(tmp_path / "vox2/test/mp4/id1/v/00001.mp4", 50, 2.0)
+    found = prepared(tmp_path / "vox2", tmp_path / "data")
+    assert found["test"][0]["wav.scp"] == found["test"][0]["video.scp"] and not found["test"][1]
