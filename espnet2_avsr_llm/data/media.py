@@ -39,6 +39,8 @@ _MISSING_SECONDS = 0.2  # shorter by more than this than its header says: trunca
 # A file may not ask for more than this, whatever its header and timestamps say.
 _MAX_GAP_SECONDS = 60  # between frames, or between the starts of sound and video
 _MAX_PIXELS = 4096 * 4096
+_RATES = (1000, 1_000_000)  # of sound, in Hz
+_BLOCK = 1 << 20  # samples of all channels read at once
 _MARGIN = 0.5  # seconds resampled before and after the samples wanted
 
 _LOG = logging.getLogger(__name__)
@@ -251,6 +253,10 @@ def _opened(path: str, kind: str) -> Iterator[tuple]:
             if not streams:
                 others = ", ".join(s.type for s in container.streams) or "none"
                 raise NoStreamError(path, f"no {kind} (streams: {others})", kind, "use a task without it")
+            if streams[0].codec_context is None:
+                raise MediaError(path, f"{kind} of an unknown codec", "a known one", "the file is corrupt, or convert it")
+            if kind == "audio":
+                _check_rate(path, streams[0].rate)
             if kind == "video" and streams[0].width * streams[0].height > _MAX_PIXELS:
                 raise MediaError(path, f"{streams[0].width}x{streams[0].height} video", f"at most {_MAX_PIXELS} pixels", "scale it down")
             streams[0].codec_context.thread_count = 1
@@ -258,6 +264,11 @@ def _opened(path: str, kind: str) -> Iterator[tuple]:
     except (av.FFmpegError, ValueError, EOFError) as error:
         fix = "the file is corrupt, truncated or no media file: fetch or make it again"
         raise MediaError(path, f"undecodable data ({error})", f"a media file with {kind}", fix) from error
+
+
+def _check_rate(path: str, rate: int) -> None:
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise MediaError(path, f"sound of {rate} Hz", "1 kHz to 1 MHz", "the file is corrupt: fetch or make it again")
 
 
 def _is_cover(stream: av.stream.Stream) -> bool:
@@ -273,6 +284,8 @@ def _decoded(path: str, container, stream, partial: Say | bool = False) -> Itera
                 raise MediaError(path, f"a damaged frame after {end or 0:.2f} s", "whole frames", "fetch it again")
             if end is not None and frame.time > end + _MAX_GAP_SECONDS:
                 raise MediaError(path, f"no {stream.type} from {end:.2f} to {frame.time:.2f} s", "a continuous recording", "convert it again")
+            if _duration(frame) > _MAX_GAP_SECONDS:
+                raise MediaError(path, f"a frame of {_duration(frame):.0f} s at {frame.time:.2f} s", "a continuous recording", "convert it again")
             end = frame.time + _duration(frame)
             yield frame
         declared = _declared_end(stream)
@@ -357,7 +370,7 @@ def _stretches(frames: Iterable[av.AudioFrame]) -> Iterator[tuple[float, np.ndar
 
 
 def _mean_of_channels(frames: list[av.AudioFrame]) -> np.ndarray:
-    return np.concatenate([f.to_ndarray().mean(0, dtype=np.float32) for f in frames])
+    return np.concatenate([np.zeros(0, np.float32), *(f.to_ndarray().mean(0, dtype=np.float32) for f in frames)])
 
 
 def _read_soundfile(path: str, first: int, last: int | None, partial: bool, say: Say) -> np.ndarray:
@@ -367,11 +380,12 @@ def _read_soundfile(path: str, first: int, last: int | None, partial: bool, say:
     try:
         with soundfile.SoundFile(path) as file:
             rate, declared = file.samplerate, file.frames
+            _check_rate(path, rate)
             if (rate, file.channels) != (SAMPLE_RATE, 1):
                 say(f"sound of {rate} Hz, {file.channels} channels converted to {SAMPLE_RATE} Hz mono")
             begin, stop = (declared if x is None else min(round(x * rate / SAMPLE_RATE), declared) for x in (first, last))
             file.seek(begin)
-            blocks = file.blocks(10 * rate, frames=stop - begin, dtype="float32", always_2d=True)
+            blocks = file.blocks(_BLOCK // file.channels, frames=stop - begin, dtype="float32", always_2d=True)
             mono = np.concatenate([np.zeros(0, np.float32), *(block.mean(1, dtype=np.float32) for block in blocks)])
     except (soundfile.LibsndfileError, RuntimeError) as error:
         fix = "the file is corrupt or in another format: convert it again"

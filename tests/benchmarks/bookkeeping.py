@@ -19,7 +19,7 @@ from espnet2_avsr_llm.data.journal import Journal
 from espnet2_avsr_llm.data.media import write_roi
 from espnet2_avsr_llm.data.roi.report import Report
 
-PARTS = 8
+PARTS = 64
 
 
 def get_parser():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from espnet2_avsr_llm.bin import datadir
-from espnet2_avsr_llm.data.tables import read_dir, read_table, write_dir
+from espnet2_avsr_llm.data.tables import read_dir, read_table, rows, write_dir
 
 
 @pytest.fixture
@@ -76,6 +76,18 @@ def test_ids_that_cannot_be_file_names_are_problems(data, bad):
         table[bad] = table["s1_a"]
     write_dir(data, tables)
     assert any(f"{bad}: the id holds a slash" in problem for problem in datadir.problems(data))
+
+
+@pytest.mark.parametrize(
+    "line, problem", [("s1 b {}", "wav.scp:2: s1: no file 'b "), ("s1_b a\nb.wav", "wav.scp:3: b.wav has no value"), ("é漢 {}", "lacks 1 ids: s1_b")]
+)
+def test_spaces_in_ids_and_line_ends_in_paths_are_problems(data, line, problem):
+    path = data / "wav.scp"
+    first, second, third = path.read_text().splitlines()
+    path.write_text("\n".join([first, line.format(second.split()[1]), third]) + "\n")
+    assert any(problem in found for found in datadir.problems(data)), datadir.problems(data)
+    with pytest.raises(ValueError, match="different ids in line [23]"):
+        list(rows(data))
 
 
 @pytest.fixture

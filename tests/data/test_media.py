@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import time
 from fractions import Fraction
 
@@ -345,6 +346,73 @@ def test_huge_pictures_are_refused(tmp_path):
         out.mux(stream.encode())
     with pytest.raises(MediaError, match="8000x4000 video.*scale it down"):
         read_video(tmp_path / "a.mp4")
+
+
+def test_an_unknown_codec_is_refused(tmp_path):
+    path = make_file(tmp_path / "a.mp4")
+    content = path.read_bytes()
+    assert content.count(b"avc1\0\0") == 1
+    path.write_bytes(content.replace(b"avc1\0\0", b"xvcx\0\0"))
+    with pytest.raises(MediaError, match="video of an unknown codec"):
+        read_video(path)
+
+
+def test_a_frame_cannot_last_for_hours(tmp_path):
+    """The last frame's duration in an mp4's time table, set to 71 hours."""
+    path = make_file(tmp_path / "a.mp4", n=3, times=[0, 0.04, 0.1])
+    content = bytearray(path.read_bytes())
+    at = content.find(b"stts")
+    entries = int.from_bytes(content[at + 8 : at + 12], "big")
+    last = at + 12 + 8 * entries - 4
+    content[last : last + 4] = (0x7FFFFF00).to_bytes(4, "big")
+    path.write_bytes(content)
+    start = time.monotonic()
+    with pytest.raises(MediaError, match="a frame of [0-9]+ s at 0.0?"):
+        read_video(path)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("rate", [0, 5, 335560320, 0x7FFFFFFF])
+def test_impossible_rates_are_refused(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(MediaError, match="a.wav"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_any_damage_gives_something_or_a_media_error(tmp_path):
+    """Bytes changed, lost and added at random, half of the time near the start: nothing else is raised, and nothing takes long."""
+    wave, rng = np.stack([tone(16000)] * 2), random.Random(0)
+    codecs = {"a.mp4": "libx264", "a.mkv": "libx264", "a.avi": "mpeg4", "a.mpg": "mpeg1video"}
+    files = [make_file(tmp_path / name, codec=codec, wave=wave) for name, codec in codecs.items()]
+    for name in ("a.wav", "a.flac"):
+        soundfile.write(tmp_path / name, wave.T, 16000)
+        files.append(tmp_path / name)
+    found = []
+    for path in files:
+        whole = path.read_bytes()
+        for _ in range(40):
+            content = bytearray(whole)
+            for _ in range(rng.choice([1, 10, 100])):
+                at = rng.randrange(min(len(content), rng.choice([2000, len(content)])))
+                content[at : at + rng.choice([0, 1, 1, 50])] = rng.randbytes(rng.choice([0, 1, 1, 50]))
+            path.write_bytes(content)
+            for read in (read_audio, read_video) if path.suffix not in (".wav", ".flac") else (read_audio,):
+                start = time.process_time()
+                try:
+                    found.append(len(read(path)))
+                except MediaError as error:
+                    assert path.name in str(error)
+                assert time.process_time() - start < 5
+    assert 40 < len(found) < 360
+
+
+def test_shifted_and_clipped_sound_stays_as_it_is(tmp_path):
+    wave = np.clip(3 * tone(16000), -1, 1) * 0.5 + 0.25
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    assert np.array_equal(read_audio(tmp_path / "a.wav"), wave.astype(np.float32))
 
 
 def test_what_is_converted_is_said(tmp_path):

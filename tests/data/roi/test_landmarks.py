@@ -106,6 +106,43 @@ def test_real_face_is_followed_when_it_is_turned_and_lost():
         mouth_roi(np.zeros_like(frames))
 
 
+def with_mask(frame):
+    """Nose and mouth behind a plain cloth."""
+    masked, points = frame.copy(), landmarks.get_backend("litert").track()(frame)
+    left, right, top, bottom = points[3, 0], points[13, 0], points[29, 1], points[8, 1]
+    masked[int(top) : int(bottom), int(left) : int(right)] = (150, 170, 200)
+    return masked
+
+
+HARD = {
+    "tiny": (lambda frame: cv2.resize(frame, (90, 72), interpolation=cv2.INTER_AREA), 0.25),
+    "dark": (lambda frame: (frame * 0.15).astype(np.uint8), 1),
+    "turned away": (lambda frame: cv2.resize(frame, (216, 288), interpolation=cv2.INTER_AREA), 0.8),
+    "masked": (with_mask, 1),
+}
+
+
+@pytest.mark.parametrize("change, size", HARD.values(), ids=HARD.keys())
+def test_hard_faces(change, size):
+    """Found nearly always, and then the crop is of the mouth, or of where it is hidden."""
+    frames = read_video(real_clips()[0])[:20]
+    found, plain = mouth_roi(np.stack([change(frame) for frame in frames])), mouth_roi(frames)
+    assert found.has_face.mean() >= 0.9
+    scale = np.hypot(*found.transforms[:, :, 0].T) / np.hypot(*plain.transforms[:, :, 0].T)
+    assert np.abs(np.log(scale * size)).max() < 0.3
+    if size == 1:  # the same place in the picture
+        offset = np.linalg.solve(found.transforms[:, :, :2], (48 - found.transforms[:, :, 2])[:, :, None])[:, :, 0]
+        offset -= np.linalg.solve(plain.transforms[:, :, :2], (48 - plain.transforms[:, :, 2])[:, :, None])[:, :, 0]
+        assert np.hypot(*offset.T).max() < 24
+
+
+def test_a_face_too_small_to_be_found_is_no_face():
+    frame = np.zeros((288, 360, 3), np.uint8)
+    frame[100:150, 100:160] = cv2.resize(read_video(real_clips()[0])[0], (60, 50), interpolation=cv2.INTER_AREA)
+    with pytest.raises(NoFaceError, match="no face in any of 5 frames"):
+        mouth_roi(np.stack([frame] * 5))
+
+
 def two_faces(frame):
     """A picture with `frame` at the right and at half its size at the left."""
     both = np.zeros((288, 540, 3), np.uint8)
