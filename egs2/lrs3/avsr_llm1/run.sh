@@ -12,5 +12,4 @@ cd "$(dirname "$0")"
     --asr_configs "conf/train/llama_avsr_avsr.yaml conf/train/llama_avsr_vsr.yaml conf/train/llama_avsr_asr.yaml" \
     --ngpu 1 \
     --gpu_inference true \
-    --skip_analysis true \
     "$@"

@@ -16,5 +16,4 @@ export languages=${languages:-ar de el es fr it pt ru} # or some of them: langua
     --asr_configs "conf/train/llama_avsr_avsr.yaml conf/train/llama_avsr_vsr.yaml conf/train/llama_avsr_asr.yaml" \
     --ngpu 1 \
     --gpu_inference true \
-    --skip_analysis true \
     "$@"
