@@ -32,7 +32,7 @@ def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str,
     tokens = [tokenizer.decode([i]) for i in example.token_ids.tolist()]
     for name, of in found.items():
         changes = [audio_share(of[utt]) - audio_share(reference[utt]) for utt in of if utt in reference]
-        conditions[name]["change"] = None if np.isnan(changes).any() or not changes else bootstrap(np.array(changes))
+        conditions[name]["change"] = None if name == first or np.isnan(changes).any() or not changes else bootstrap(np.array(changes))
     two = {"audio", "video"} == conditions[first]["alignment"].keys()
     shares = {
         "share": ("Audio share of the Shapley values with 95 % intervals over utterances; dotted: share of audio among the players.", lambda: _share(conditions)),
@@ -61,7 +61,8 @@ def _text(about: Mapping[str, Any], conditions: Mapping[str, dict]) -> list[str]
     scores = [[plain(name), *(_interval(c["alignment"][s]["score"]) for s in streams)] for name, c in conditions.items()]
     return [
         f"Shapley values of audio and video tokens for each token of the hypothesis (arXiv 2603.12046): {plain(said)}.",
-        "Global: audio share in percent of Σ|φ|, its paired change, and the share that audio has among the players.",
+        "Global: audio share in percent of Σ|φ|, its paired change from the first condition, and the share that audio has among the players. "
+        "Standard errors of φ add to |φ| on both sides, and so draw the share towards that of the players.",
         table(["condition", "utterances", "audio share", "change in points", "audio players", "standard error / value"], overall),
         "Generative: audio share in percent over the fifths of the output.",
         table(["condition", *(f"{n + 1}/{WINDOWS}" for n in range(WINDOWS))], windows),
@@ -143,8 +144,14 @@ def _maps(conditions: Mapping[str, dict]):
         axes.set_title(f"{stream}, {name}: {values['score']['value']:.2f}", fontsize=9)
     figure.colorbar(image, ax=[axes for axes, *_ in cells], shrink=0.7)
     figure.supxlabel("output time (%)", fontsize=9)
-    figure.supylabel("feature time (%)", fontsize=9)
+    _label_rows(cells, "feature time (%)")
     return figure
+
+
+def _label_rows(cells, label: str) -> None:
+    for axes, *_ in cells:
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel(label)
 
 
 def _grouped(conditions: Mapping[str, dict]):
@@ -154,6 +161,7 @@ def _grouped(conditions: Mapping[str, dict]):
             axes.plot((np.arange(BINS) + 0.5) * 100 / BINS, row, label=label)
         axes.set_title(f"{stream}, {name}", fontsize=9)
     cells[0][0].legend(frameon=False)
+    _label_rows(cells, "share of |φ|")
     figure.supxlabel("output time (%)", fontsize=9)
     return figure
 

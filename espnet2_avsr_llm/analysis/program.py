@@ -31,9 +31,13 @@ def start(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
 
 
 def load_speech2text(args: argparse.Namespace, **search):
-    """The model, with the task and rates asked for."""
+    """The model, with the task and rates asked for; what is not trained yet is drawn from the training's seed."""
+    import torch
+    import yaml
+
     from espnet2_avsr_llm.inference.speech2text import Speech2Text
 
+    torch.manual_seed(yaml.safe_load(args.asr_train_config.read_text(encoding="utf-8")).get("seed", 0))
     asked = dict(task=args.task, audio_rate=args.audio_rate, video_rate=args.video_rate)
     return Speech2Text(args.asr_train_config, args.asr_model_file, "cuda" if args.ngpu else "cpu", **asked, **search)
 
