@@ -28,3 +28,10 @@ def call(decoder, utterances, **request):
 
 def ids(results):
     return [r[0][2] for r in results]
+
+
+def load_batched(decoder, size):
+    """The same model with another batch size."""
+    clone = object.__new__(Speech2Text)
+    clone.__dict__ = {**decoder.__dict__, "batch_size": size}
+    return clone

@@ -8,7 +8,6 @@ from espnet2_avsr_llm.bin import avsr_llm_inference
 from espnet2_avsr_llm.data.noise import NoiseEntry, write_noise_list
 from espnet2_avsr_llm.inference.speech2text import Speech2Text
 
-
 FINEST = "avsr_audio4_video2"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from decoding import LIMIT, MIXED, call, ids, load, utterance
+from decoding import LIMIT, MIXED, call, ids, load, load_batched, utterance
 
 from espnet2_avsr_llm.inference import speech2text as module
 from espnet2_avsr_llm.inference.choose import Request

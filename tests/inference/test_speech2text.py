@@ -3,11 +3,12 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 import yaml
-from decoding import LIMIT, MIXED, call, ids, load, utterance
+from decoding import LIMIT, MIXED, call, ids, load, load_batched, utterance
 
 from espnet2_avsr_llm import checkpoint
 from espnet2_avsr_llm.data.media import NoStreamError, read_roi, write_roi
@@ -56,13 +57,6 @@ def test_long_recordings_are_windows_whose_texts_are_joined(greedy):
     assert hypothesis.score == pytest.approx(sum(p[3].score for p in parts), abs=1e-3)
     mixed = call(load_batched(greedy, 4), [MIXED[0], (speech, video), MIXED[2]])
     assert ids(mixed) == [greedy(*MIXED[0])[0][2], token_ids, greedy(*MIXED[2])[0][2]]
-
-
-def load_batched(decoder, size):
-    """The same model with another batch size."""
-    clone = object.__new__(Speech2Text)
-    clone.__dict__ = {**decoder.__dict__, "batch_size": size}
-    return clone
 
 
 def test_exactly_the_window_is_one_utterance(greedy, monkeypatch):
