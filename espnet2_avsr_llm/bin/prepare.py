@@ -19,9 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
 
     add("lrs3", "LRS3").add_argument("--valid_list", type=Path, help="clips for validation; by default 3.75 %% of trainval, by whole videos")
     add("lrs2", "LRS2")
-    grid = add("grid", "GRID")
-    grid.add_argument("--protocol", choices=["unseen", "overlapped", "list"], default="unseen")
-    grid.add_argument("--split_list", type=Path, help="for --protocol list: lines `speaker_clip set`")
+    add("grid", "GRID").add_argument("--split", default="unseen", help="unseen or overlapped speakers, or a file of lines `speaker_clip set`")
     add("muavic", "MuAViC").add_argument("--languages", nargs="*", default=[], help="all that are there if none is given")
     add("vox2", "VoxCeleb2, still without transcripts").add_argument("--clip_list", type=Path, help="clips to take, such as AV-HuBERT's vox-en.id.gz")
     labels = add("labels", "mouth crops with label files of auto_avsr or Llama-AVSR")

@@ -265,6 +265,15 @@ def test_length_files_are_made_again_only_when_needed(recipe):
     ]
 
 
+def test_a_recipe_may_train_its_parts_further(recipe):
+    recipe.write("local/parts.sh", '#!/usr/bin/env bash\necho "local/parts.sh $*" >>calls.txt\n', 0o755)
+    assert recipe.run("--asr_configs", f"{AV} {V}", "--stage", "5", "--stop_stage", "5").returncode == 0
+    parts, *checks = recipe.calls
+    assert parts == f"local/parts.sh --train_dir dump/raw/tr --valid_dir dump/raw/va {AV} {V}" and len(checks) == 2
+    recipe.write("local/parts.sh", "#!/usr/bin/env bash\nexit 1\n", 0o755)
+    assert recipe.run("--asr_configs", AV, "--stage", "5", "--stop_stage", "5").returncode == 1 and len(recipe.calls) == 3
+
+
 def test_local_data_options_reach_the_data_script(recipe):
     assert recipe.run("--stage", "1", "--stop_stage", "1", "--local_data_opts", "--clips 8 --seed 1").returncode == 0
     assert recipe.calls[0] == "local/data.sh --clips 8 --seed 1"

@@ -211,6 +211,9 @@ stage_5() {
             --test_dir $(printf "${data_feats}/%s " ${test_sets}) --out_dir "${noise_dir}" \
             --types ${noise_types} --snrs ${noise_snrs} ${noise_args}
     fi
+    # a recipe may train its pretrained parts further
+    # shellcheck disable=SC2086
+    [ ! -e local/parts.sh ] || local/parts.sh --train_dir "${data_feats}/${train_set}" --valid_dir "${data_feats}/${valid_set}" ${asr_configs}
     for asr_config in ${asr_configs}; do
         # shellcheck disable=SC2086
         "${python}" -m espnet2_avsr_llm.bin.check_parts --config "${asr_config}" ${asr_args}

@@ -1,5 +1,7 @@
 # Where corpora lie on this machine; a recipe's local/data.sh reads its own variable and says so when it is empty.
 # LRS2=/data/lrs2 ./run.sh gives one for a single run.
+# with s1/ ... s34/ and alignments/, or one speaker's clips in a folder ..._s1, with its alignments in ..._s1_align beside
+GRID=${GRID:-}
 LRS2=${LRS2:-}
 # the corpus; with --train_csv the mouth crops of auto_avsr
 LRS3=${LRS3:-}

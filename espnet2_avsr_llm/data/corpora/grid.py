@@ -29,24 +29,21 @@ def sentence(name: str) -> str | None:
     return None if None in words else " ".join(words)
 
 
-def read_grid(root: Path, protocol: str, split_list: Path | None = None) -> Iterator[Utterance | Dropped]:
+def read_grid(root: Path, split: str) -> Iterator[Utterance | Dropped]:
     """GRID, as sets ``train``, ``valid`` and ``test``.
 
     Args:
         root: folder of the speakers' folders, or of one speaker's clips.
-        protocol: ``unseen`` (test speakers s1, s2, s20, s22; validation s3, s4), ``overlapped`` (255 test clips and 20
-            validation clips of each speaker), or ``list``.
-        split_list: for ``list``: lines `speaker_clip set`; clips that are not in it are not used.
+        split: ``unseen`` (test speakers s1, s2, s20, s22; validation s3, s4), ``overlapped`` (255 test clips and 20
+            validation clips of each speaker), or a file of lines `speaker_clip set`; clips that are not in it are not used.
     """
-    if (protocol == "list") != (split_list is not None):
-        raise SystemExit(f"found --protocol {protocol} and --split_list {split_list}; expected a list with --protocol list, and with no other")
-    listed = dict(line.split() for line in split_list.read_text(encoding="utf-8").splitlines()) if split_list else {}
-    missing = dict(listed)
+    listed = _read_list(Path(split)) if split not in ("unseen", "overlapped") else None
+    missing = dict(listed or {})
     for speaker, clips in sorted(_speakers(root).items()):
         order = sorted(clips, key=lambda clip: named_rng(0, "grid", speaker, clip.stem).random())
         for rank, clip in enumerate(order):
             utt = f"{speaker}_{clip.stem}"
-            dset = listed.get(utt) if protocol == "list" else _set_of(protocol, speaker, rank)
+            dset = listed.get(utt) if listed is not None else _set_of(split, speaker, rank)
             missing.pop(utt, None)
             text = sentence(clip.stem)
             if dset and text is None:
@@ -56,8 +53,14 @@ def read_grid(root: Path, protocol: str, split_list: Path | None = None) -> Iter
     yield from (Dropped(dset, utt, "in the list, but there is no such clip") for utt, dset in missing.items())
 
 
-def _set_of(protocol: str, speaker: str, rank: int) -> str:
-    if protocol == "unseen":
+def _read_list(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise SystemExit(f"no split {path}: expected unseen, overlapped, or a file of lines `speaker_clip set`")
+    return dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _set_of(split: str, speaker: str, rank: int) -> str:
+    if split == "unseen":
         return "test" if speaker in _TEST else "valid" if speaker in _VALID else "train"
     return "test" if rank < _OVERLAPPED_TEST else "valid" if rank < _OVERLAPPED_TEST + _OVERLAPPED_VALID else "train"
 

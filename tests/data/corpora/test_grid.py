@@ -48,7 +48,7 @@ def test_unseen_speakers(tmp_path):
 
 
 def test_overlapped_speakers(tmp_path):
-    found = prepared(zenodo(tmp_path / "grid", ["s1", "s5"], 300), tmp_path / "data", "--protocol", "overlapped")
+    found = prepared(zenodo(tmp_path / "grid", ["s1", "s5"], 300), tmp_path / "data", "--split", "overlapped")
     sizes = {dset: Counter(tables["utt2spk"].values()) for dset, tables in found.items()}
     assert sizes == {"test": {"s1": 255, "s5": 255}, "valid": {"s1": 20, "s5": 20}, "train": {"s1": 25, "s5": 25}}
 
@@ -64,7 +64,7 @@ def flat(root, n):
 def test_one_speaker_by_a_list(tmp_path):
     utts = [f"s1_{name}" for name in names(5)]
     (tmp_path / "list").write_text(f"{utts[0]} train\n{utts[2]} test\ns1_pwizzp train\n")
-    found = prepared(flat(tmp_path / "grid_s1", 5), tmp_path / "data", "--protocol", "list", "--split_list", tmp_path / "list")
+    found = prepared(flat(tmp_path / "grid_s1", 5), tmp_path / "data", "--split", tmp_path / "list")
     assert {dset: list(tables["text"]) for dset, tables in found.items()} == {"train": [utts[0]], "test": [utts[2]]}
     assert "s1_pwizzp" in (tmp_path / "data/train/dropped.jsonl").read_text()
 
@@ -76,8 +76,8 @@ def test_other_files_and_folders_are_named(tmp_path):
     assert "spells no sentence" in (tmp_path / "data/test/dropped.jsonl").read_text()
     with pytest.raises(SystemExit, match="expected .*/s1/bbaf2n.mpg"):
         prepared(flat(tmp_path / "clips", 3), tmp_path / "again")
-    with pytest.raises(SystemExit, match="expected a list with --protocol list"):
-        prepared(root, tmp_path / "again", "--protocol", "list")
+    with pytest.raises(SystemExit, match="no split absent: expected unseen, overlapped, or a file"):
+        prepared(root, tmp_path / "again", "--split", "absent")
 
 
 def test_the_committed_list():
