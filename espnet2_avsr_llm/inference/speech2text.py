@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from espnet2_avsr_llm.data.collate import collate
-from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME, NoStreamError, read_audio, read_roi, read_video
+from espnet2_avsr_llm.data.media import FPS, ROI_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME, NoStreamError, read_audio, read_roi, read_video
 from espnet2_avsr_llm.data.preprocess import LENGTH_TOLERANCE, eval_inputs
 from espnet2_avsr_llm.data.roi import NoFaceError, mouth_roi
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
@@ -24,8 +24,7 @@ from espnet2_avsr_llm.inference.load import load_model
 from espnet2_avsr_llm.inference.windows import window_cuts
 from espnet2_avsr_llm.pass_plan import Pass
 
-INPUTS_PER_SECOND = {"speech": 16000, "video": 25}
-ROI_SIZE = 96
+INPUTS_PER_SECOND = {"speech": SAMPLE_RATE, "video": FPS}
 _SHORTEST = 0.1  # seconds that can hold a word
 
 _LOG = logging.getLogger(__name__)
@@ -219,7 +218,7 @@ class Speech2Text:
 
     def _windows(self, utterance: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Parts that the encoders can take, cut in pauses; one for almost every utterance."""
-        cuts = window_cuts(math.ceil(_seconds(utterance) * 25), self.max_seconds * 25, utterance.get("speech"))
+        cuts = window_cuts(math.ceil(_seconds(utterance) * FPS), self.max_seconds * FPS, utterance.get("speech"))
         samples = {"speech": SAMPLES_PER_FRAME, "video": 1}
         return [{n: x[start * samples[n] : end * samples[n]] for n, x in utterance.items()} for start, end in zip(cuts, cuts[1:])]
 
