@@ -11,7 +11,7 @@ import logging
 import shutil
 from pathlib import Path
 
-STEPS = {"whisper": 1200, "avhubert": 500, "llama": 400}
+STEPS = {"whisper": 1500, "avhubert": 600, "llama": 400}
 BATCH = {"whisper": 8, "avhubert": 8, "llama": 24}
 PEAK_LR = {"whisper": 1e-3, "avhubert": 1.5e-3, "llama": 1e-3}
 CONDITIONS = {"whisper": 3, "avhubert": 2}  # readings of each clip for llama: as it is, and augmented
@@ -50,12 +50,15 @@ def main() -> None:
 
 
 def train_encoder(args: argparse.Namespace, train: list, valid: list) -> None:
-    """Train an encoder, with a new head."""
+    """Train an encoder, with new heads."""
     import numpy as np
     import torch
 
-    module = _module(args.part)
-    model = module.Classifier(args.out / args.part, train)
+    from pretrain import avhubert, whisper
+    from word_labels import AVHubert, Whisper
+
+    kind, module = {"whisper": (Whisper, whisper), "avhubert": (AVHubert, avhubert)}[args.part]
+    model = kind(args.out / args.part, train)
     model.train_on(train, args.steps or STEPS[args.part], BATCH[args.part], PEAK_LR[args.part], args.seed)
     module.save(model, args.out / args.part)
     torch.save(model.head.state_dict(), _head(args, args.part))

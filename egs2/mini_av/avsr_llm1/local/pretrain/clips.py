@@ -57,8 +57,8 @@ class Clip:
         """The sound ``factor`` times as fast and as high, as another speaker might say it; without pictures."""
         times = np.arange(0, len(self.wave) - 1, factor)
         wave = np.interp(times, np.arange(len(self.wave)), self.wave).astype(np.float32)
-        phones = tuple(Segment(p.name, p.start / factor, p.end / factor) for p in self.phones)
-        return Clip(self.speaker, self.text, wave, self.mouth[:0], phones, ())
+        phones, words = (tuple(Segment(s.name, s.start / factor, s.end / factor) for s in segments) for segments in (self.phones, self.words))
+        return Clip(self.speaker, self.text, wave, self.mouth[:0], phones, words)
 
     def word_frames(self, rate: int) -> list[slice]:
         """Frames of each word at ``rate`` Hz, cut at word starts so that they tile the clip."""

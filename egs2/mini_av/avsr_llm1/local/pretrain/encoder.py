@@ -42,11 +42,15 @@ class PhoneClassifier(nn.Module, ABC):
         """What one training step sees of a clip."""
         return clip
 
-    def forward(self, inputs: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, T, P)`` and lengths ``(B,)``."""
+    def features(self, inputs: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """What the encoder makes of the inputs ``(B, T, F)``, and lengths ``(B,)``."""
         lengths = torch.tensor([len(x) for x in inputs])
         padded = pad_sequence([torch.from_numpy(np.ascontiguousarray(x)) for x in inputs], batch_first=True)
-        features, lengths = self.frontend(**{self.frontend.inputs[0]: (padded, lengths)})[self.stream]
+        return self.frontend(**{self.frontend.inputs[0]: (padded, lengths)})[self.stream]
+
+    def forward(self, inputs: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, T, P)`` and lengths ``(B,)``."""
+        features, lengths = self.features(inputs)
         return self.head(features), lengths
 
     def labels(self, clips: list[Clip], lengths: Tensor) -> Tensor:
@@ -54,17 +58,20 @@ class PhoneClassifier(nn.Module, ABC):
         rows = [torch.from_numpy(clip.labels(n, self.rate)) for clip, n in zip(clips, lengths.tolist(), strict=True)]
         return pad_sequence(rows, batch_first=True, padding_value=-100)
 
+    def loss(self, clips: list[Clip], rng: np.random.Generator) -> Tensor:
+        """Mean cross-entropy of the frames of clips, augmented."""
+        logits, lengths = self([self.inputs(clip, rng) for clip in clips])
+        return F.cross_entropy(logits.transpose(1, 2), self.labels(clips, lengths))
+
     def train_on(self, clips: list[Clip], steps: int, batch: int, peak_lr: float, seed: int) -> None:
-        """Train encoder and head on random batches."""
+        """Train encoder and heads on random batches."""
         rng = np.random.default_rng(seed)
         self.frontend.encoder.requires_grad_(True).train()
 
         def loss() -> Tensor:
-            chosen = [self.part(clips[i], rng) for i in rng.choice(len(clips), min(batch, len(clips)), replace=False)]
-            logits, lengths = self([self.inputs(clip, rng) for clip in chosen])
-            return F.cross_entropy(logits.transpose(1, 2), self.labels(chosen, lengths))
+            return self.loss([self.part(clips[i], rng) for i in rng.choice(len(clips), min(batch, len(clips)), replace=False)], rng)
 
-        fit([*self.frontend.encoder.parameters(), *self.head.parameters()], loss, steps, peak_lr)
+        fit([p for p in self.parameters() if p.requires_grad], loss, steps, peak_lr)
         self.frontend.encoder.requires_grad_(False).eval()
 
     @torch.no_grad()
