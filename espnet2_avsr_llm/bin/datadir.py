@@ -153,10 +153,14 @@ def run_combine(args: argparse.Namespace) -> None:
 
 
 def run_validate(args: argparse.Namespace) -> None:
-    """List every problem of the directories, and what they share; fail if there is one, or if a test set shares anything."""
-    found = [problem for directory in (*args.dirs, *args.test) for problem in problems(directory)]
+    """List every problem of the directories, and what they share; fail if there is one, or if a test set shares anything.
+
+    One directory may be named as both: whoever decodes the validation set knows it.
+    """
+    directories = list(dict.fromkeys([*args.dirs, *args.test]))
+    found = [problem for directory in directories for problem in problems(directory)]
     if not found:
-        for one, other, utts in overlaps([*args.dirs, *args.test]):
+        for one, other, utts in overlaps(directories):
             text = f"{one} and {other} share {len(utts)} utterances or recordings: {', '.join(utts[:5])}"
             if {one, other} & set(args.test):
                 found.append(text)
@@ -166,7 +170,7 @@ def run_validate(args: argparse.Namespace) -> None:
         logging.error(problem)
     if found:
         raise SystemExit(f"{len(found)} problems; `avsr-llm datadir fix DIR` sorts and intersects, the rest is for you to correct.")
-    logging.info("valid: %s", " ".join(map(str, (*args.dirs, *args.test))))
+    logging.info("valid: %s", " ".join(map(str, directories)))
 
 
 def get_parser() -> argparse.ArgumentParser:

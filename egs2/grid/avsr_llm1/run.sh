@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 ./avsr_llm.sh \
     --train_set train \
     --valid_set valid \
-    --test_sets test \
+    --test_sets "test valid" \
     --noise_snrs "0 -5" \
     --asr_configs "conf/train/mini/llama_avsr_avsr.yaml conf/train/mini/llama_avsr_vsr.yaml conf/train/mini/llama_avsr_asr.yaml" \
     --skip_packing false \

@@ -2,8 +2,8 @@
 
     PYTHONPATH=../../mini_av/avsr_llm1/local python3 local/adapt_parts.py whisper --corpus GRID --train dump/raw/train --valid dump/raw/valid --out exp/adapt
 
-The objectives are those of their pretraining: the phone of each frame, and sentences put together from words. The corpus has the
-times of words; within a word, phones take the shares of it that the synthesiser gives them.
+The objectives are those of their pretraining: the phone of each frame, and its word too (`word_labels.py`); and sentences put together from
+words. The corpus has the times of words; within a word, phones take the shares of it that the synthesiser gives them.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import logging
 import shutil
 from pathlib import Path
 
-STEPS = {"whisper": 1500, "avhubert": 600, "llama": 400}
+STEPS = {"whisper": 2500, "avhubert": 700, "llama": 400}
 BATCH = {"whisper": 8, "avhubert": 8, "llama": 24}
 PEAK_LR = {"whisper": 1e-3, "avhubert": 1.5e-3, "llama": 1e-3}
 CONDITIONS = {"whisper": 3, "avhubert": 2}  # readings of each clip for llama: as it is, and augmented
@@ -54,6 +54,7 @@ def train_encoder(args: argparse.Namespace, train: list, valid: list) -> None:
     import numpy as np
     import torch
 
+    from espnet2_avsr_llm.data.atomic import atomic_path
     from pretrain import avhubert, whisper
     from word_labels import AVHubert, Whisper
 
@@ -61,7 +62,8 @@ def train_encoder(args: argparse.Namespace, train: list, valid: list) -> None:
     model = kind(args.out / args.part, train)
     model.train_on(train, args.steps or STEPS[args.part], BATCH[args.part], PEAK_LR[args.part], args.seed)
     module.save(model, args.out / args.part)
-    torch.save(model.head.state_dict(), _head(args, args.part))
+    with atomic_path(_head(args, args.part)) as head:
+        torch.save(model.head.state_dict(), head)
     rng = np.random.default_rng(args.seed)
     logging.info("%s: %.3f of the frames right, %.3f of augmented ones", args.part, model.accuracy(valid), model.accuracy(valid, rng))
 
@@ -89,7 +91,11 @@ def train_llama(args: argparse.Namespace, train: list, valid: list) -> None:
 
 
 def load(dump: Path, corpus: Path) -> list:
-    """The clips of a dumped set that have an alignment, with the phones of their words; evenly chosen where they are too many."""
+    """The clips of a dumped set that have an alignment, with the phones of their words; evenly chosen where they are too many.
+
+    Raises:
+        SystemExit: there is none.
+    """
     from espnet2_avsr_llm.data.media import read_audio, read_roi
     from espnet2_avsr_llm.data.tables import read_dir
     from pretrain.clips import Clip
@@ -97,12 +103,15 @@ def load(dump: Path, corpus: Path) -> list:
     tables = read_dir(dump)
     clips = []
     utts = list(tables["text"])
-    for utt in utts[:: -(-len(utts) // MOST_CLIPS)]:
+    for utt in utts[:: -(-len(utts) // MOST_CLIPS) or 1]:
         speaker, text = tables["utt2spk"][utt], tables["text"][utt]
-        words = word_times(align_file(corpus, speaker, utt.removeprefix(f"{speaker}_")))
+        path = align_file(corpus, speaker, utt.removeprefix(f"{speaker}_"))
+        words = word_times(path)
         if text.split() == [word.name for word in words]:  # the corpus has alignments of other clips under some names
             clips.append(Clip(speaker, text, read_audio(tables["wav.scp"][utt]), read_roi(tables["video.scp"][utt]), phones_of(words), words))
     logging.info("%s: %d clips, %d of them with their alignment", dump, len(utts), len(clips))
+    if not clips:
+        raise SystemExit(f"{dump}: none of {len(utts)} clips has its alignment; the last one's would be {path if utts else 'nowhere'}")
     return clips
 
 

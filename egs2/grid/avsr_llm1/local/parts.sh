@@ -22,12 +22,19 @@ help_message="Usage: $0 [--train_dir ${train_dir}] [--valid_dir ${valid_dir}] [-
 . ./db.sh
 
 if ! grep -qs 'source: pretrained/' "$@"; then exit 0; fi
+mini=../../mini_av/avsr_llm1
+work=exp/adapt
+trained_on=$(cksum <"${train_dir}/text")
+for folder in exp/pretrained "${work}"; do
+    if [ -d "${folder}" ] && [ "$(cat "${folder}/trained_on")" != "${trained_on}" ]; then
+        log "Error: ${folder} was trained on other clips than those of ${train_dir}: remove exp, or work in a copy of this folder"
+        exit 2
+    fi
+done
 if [ -d exp/pretrained ]; then
     log "exp/pretrained is there"
     exit 0
 fi
-mini=../../mini_av/avsr_llm1
-work=exp/adapt
 
 adapt() { # PART
     # the head is written last
@@ -36,13 +43,17 @@ adapt() { # PART
         --pretrained "${mini}/pretrained" --out "${work}" ${steps:+--steps "${steps}"}
 }
 
+mkdir -p "${work}"
+echo "${trained_on}" >"${work}/trained_on"
 log "Training the parts further... log: '${work}/log/*.log'"
 adapt whisper &
 other=$!
-adapt avhubert
-wait "${other}"
+status=0
+adapt avhubert || status=$?
+wait "${other}" || status=$?
+[ "${status}" -eq 0 ] || exit "${status}"
 adapt llama
 mkdir -p exp/pretrained.part
-cp -r "${work}"/{whisper,avhubert,llama} exp/pretrained.part
+cp -r "${work}"/{whisper,avhubert,llama,trained_on} exp/pretrained.part
 mv exp/pretrained.part exp/pretrained
 log "Successfully finished. [elapsed=${SECONDS}s]"

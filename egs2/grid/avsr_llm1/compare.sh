@@ -1,0 +1,1 @@
+../../TEMPLATE/avsr_llm1/compare.sh
