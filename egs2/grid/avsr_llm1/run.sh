@@ -10,6 +10,7 @@ cd "$(dirname "$0")"
     --test_sets "test valid" \
     --noise_snrs "0 -5" \
     --asr_configs "conf/train/mini/llama_avsr_avsr.yaml conf/train/mini/llama_avsr_vsr.yaml conf/train/mini/llama_avsr_asr.yaml" \
+    --asr_args "--max_epoch 16" \
     --skip_packing false \
     --skip_analysis true \
     "$@"
