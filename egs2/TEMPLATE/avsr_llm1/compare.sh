@@ -7,8 +7,8 @@ cd "$(dirname "$0")"
 # Options
 systems=        # list of models, see conf/compare/
 seeds="1 2 3"
-batch_config=conf/train/mini/llama_smop_plain.yaml # all train on the batches that its token lengths
-batch_bins=400                                    # and this budget make, so that steps are equal
+batch_config=conf/train/mini/llama_smop_plain.yaml  # all train on the batches that its token lengths
+batch_bins=400  # and this budget make, so that steps are equal
 max_epoch=5
 jobs=1          # models trained at once
 noise_snrs=     # noise at these dB is a test condition beside clean
