@@ -81,6 +81,19 @@ def test_alone_equals_in_batch_with_4bit(make_model, make_batch, folder):
     torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
 
 
+@torch.no_grad()
+def test_adapters_are_not_merged_into_it(make_model, folder, quant):
+    """PEFT would put weights of its own in the place of the quantised ones."""
+    model, ids = make_model("asr", llm_conf=conf(folder, quant)), torch.arange(2, 40)[None]
+    (pass_,) = model.plan.passes()
+    before = model.llm.model(input_ids=ids).logits
+    kind = {"4bit": r"Linear4bit, torch\.uint8", "8bit": r"Linear8bitLt, torch\.int8"}[quant]
+    with pytest.raises(ValueError, match=rf"quantised \({kind}\).* decode without merge_adapter"):
+        with model.merged(pass_):
+            pass
+    assert torch.equal(model.llm.model(input_ids=ids).logits, before)
+
+
 def test_a_quantised_llm_stays_where_it_is(folder, quant):
     assert CausalLM(**conf(folder, quant)).to("meta").device.type == "cpu"
     assert CausalLM(**conf(folder, None), device="cpu").to("meta").device.type == "cpu"
