@@ -245,6 +245,16 @@ def test_parts_on_devices_of_their_own(make_model, make_batch):
     assert {t.device.type for pair in model.encode(model.inputs(batch)).values() for t in pair} == {"meta"}
 
 
+def test_the_text_follows_the_llm(make_model, make_batch, monkeypatch):
+    model, batch, found = make_model(), make_batch((16000, 25, 5)), []
+    model.llm.to("meta")
+    (pass_,) = model.plan.passes()
+    monkeypatch.setattr(model, "prepare", lambda *args: found.extend(x.device.type for x in args[2]))
+    with pytest.raises(TypeError):  # what `prepare` gives is missing
+        model.run_pass({}, pass_, text_of(batch))
+    assert found == ["meta", "meta"]
+
+
 def test_without_adapter_the_projector_alone_is_trained(make_model, make_batch):
     model = make_model(adapter=None)
     model(**make_batch((16000, 25, 5)))[0].backward()

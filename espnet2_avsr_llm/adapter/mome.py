@@ -96,7 +96,11 @@ class MoME(nn.Module):
         decoder = _pre_norm_decoder(llm)
         self.layers = nn.ModuleList(Mixture(llm.width, bottleneck, routed, top_k, shared, names) for _ in decoder.layers)
         for layer, mixture in zip(decoder.layers, self.layers):
-            self._attach(layer, mixture, placement)
+            self._attach(layer, mixture.to(next(layer.parameters()).device), placement)
+        self._pinned = llm.pinned
+
+    def _apply(self, fn, recurse: bool = True):
+        return self if self._pinned else super()._apply(fn, recurse)  # beside the LLM's layers, which may be on devices of their own
 
     def _attach(self, layer: nn.Module, mixture: Mixture, placement: str) -> None:
         host = {"ffn": layer.mlp, "mhsa": layer.self_attn, "layer": layer}[placement]
@@ -135,7 +139,7 @@ class MoME(nn.Module):
     def losses(self) -> dict[str, Tensor]:
         """``mome_balance`` of the LLM call that was made inside :meth:`use`: this rank's part, weighted, mean over layers."""
         valid, routings = self._call.mask.bool(), self._call.routings
-        probs, choice = (torch.stack([getattr(r, name)[valid] for r in routings]) for name in ("probs", "choice"))
+        probs, choice = (torch.stack([getattr(r, name).to(valid.device)[valid] for r in routings]) for name in ("probs", "choice"))
         return {"mome_balance": self._balance * balance_loss(probs, choice).mean()}
 
     def active(self, pass_: Pass) -> int:
@@ -171,7 +175,7 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor, router: str) -> tuple[Tensor, Routing]:
         """MoME(x) for (..., D), and how it was routed; in float32, as the parameters."""
-        x = x.to(self.down.dtype)
+        x = x.to(self.down)
         routing = self.routers[router](x)
         return (self.dense if self.is_dense else self.grouped)(x, routing), routing
 
