@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from espnet2_avsr_llm.adapter.mome import DENSE_LIMIT
 from espnet2_avsr_llm.inference.generate import Search, generate
 from espnet2_avsr_llm.pass_plan import Pass
 from espnet2_avsr_llm.sequence import IGNORE, Role
@@ -19,6 +20,7 @@ MOME = {"bottleneck": 3, "routed": 6, "top_k": 2}
 VARIANTS = {f"smop {r}": {"projector": "smop", "projector_conf": {"routing": r}} for r in ("jejr", "jedr", "dedr")}
 VARIANTS |= {f"mome {p}": {"adapter": "mome", "adapter_conf": {"placement": p, **MOME}} for p in ("ffn", "mhsa", "layer")}
 VARIANTS |= {"mome of scales": {"adapter": "mome", "adapter_conf": {"routers": "scale", **MOME}}}
+VARIANTS |= {"mome grouped": {"adapter": "mome", "adapter_conf": MOME | {"bottleneck": DENSE_LIMIT // 4 + 1}}}  # 6 - 2 experts in vain
 CASES = [(task, compression, "plain") for task, compression in itertools.product(ROWS, ["stack", "avg_pool"])]
 CASES += [("avsr", "avg_pool", variant) for variant in VARIANTS]
 
