@@ -40,8 +40,9 @@ from espnet2_avsr_llm.routing import Router, Routing, balance_loss
 PLACEMENTS = ("ffn", "mhsa", "layer")
 ROUTERS = {"shared": SETS["shared"], "scale": SETS["scale"]}  # name of the router that a pass uses
 # All experts are computed densely where at most this many inner columns of a token are computed in vain, (routed - K) b; else each is
-# computed for its own tokens. Measured by tests/benchmarks/expert_paths.py on a CPU: of 560 tokens, 132, 228, 528 and 1672 such columns
-# take 0.5, 0.8, 1.4 and 2.8 times as long densely as grouped; of one token, 228, 1408 and 5632 take 0.2, 1.2 and 3.1 times as long.
+# computed for its own tokens. Measured by tests/benchmarks/expert_paths.py on a CPU: of 560 tokens, a prefix, 132, 228, 528 and 1672 such
+# columns take 0.5, 0.8, 1.4 and 2.8 times as long densely as grouped (even at some 320); of one token, a step of decoding, 228, 1408 and
+# 5632 take 0.2, 1.2 and 3.1 times as long (even at some 1170). The limit lies between; the paper's sizes have 12 to 228.
 DENSE_LIMIT = 512
 # Model types whose layers are those of the equations, parts by name; tests/adapter/test_mome.py checks each.
 PRE_NORM = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "phi3", "olmo", "starcoder2", "smollm3", "nemotron", "helium", "arcee")
