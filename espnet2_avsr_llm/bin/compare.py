@@ -14,7 +14,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Print and write the tables; trainings that ended at one time may each have written those of its own."""
+    """Print the means; write table and picture of all, where each training has left the table of its own alone."""
     args = get_parser().parse_args(argv)
     from espnet2_avsr_llm.data.atomic import write_text
     from espnet2_avsr_llm.scoring.compare import comparison

@@ -11,7 +11,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("exps", type=Path, nargs="+", help="experiment folders, scored by `avsr-llm score`")
     parser.add_argument("--output", type=Path, help="write one file for all experiments here, instead of one in each")
-    parser.add_argument("--plot_dir", type=Path, help="write the table into wer.txt of this folder, and draw WER against LLM tokens of every experiment in it: wer_by_tokens.png")
+    parser.add_argument("--plot_dir", type=Path, help="folder of experiments, for wer.txt, the table, and wer_by_tokens.png: WER against LLM tokens of all in it")
     return parser
 
 

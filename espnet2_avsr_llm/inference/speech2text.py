@@ -50,7 +50,7 @@ class Speech2Text:
         dtype: number format of the pretrained parts; None keeps the configured one on a GPU and takes float32 on a CPU.
         batch_size: utterances decoded together.
         merge_adapter: decode with the adapter merged into the LLM's weights: faster, equal up to rounding in their number format.
-            LoRA can be merged, and not into a quantised LLM.
+            Only LoRA can be merged, and only into an LLM that is not quantised.
         task: ``asr``, ``vsr`` or ``avsr``, if trained; None is the one that reads the most. An utterance that lacks a stream is
             decoded in the trained task that fits, and its hypothesis says so.
         audio_rate: compression rate, one of the trained; None is the finest that the budget allows.

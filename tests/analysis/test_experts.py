@@ -161,8 +161,8 @@ RANDOM = ("random_rates", {"rates": {"audio": [4, 16], "video": [2, 5]}, "tasks"
 )
 def test_passes_are_those_asked_for(tiny_config, corpus, tmp_path, plan, asked, passes):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(compression="avg_pool", plan=plan, **MOME)))
-    options = ["--asr_train_config", tmp_path / "config.yaml", "--data_dir", corpus / "valid", "--output_dir", tmp_path / "out", "--num_utts", 1, *asked]
-    program.main([str(a) for a in options])
+    options = ["--asr_train_config", tmp_path / "config.yaml", "--data_dir", corpus / "valid", "--output_dir", tmp_path / "out", "--num_utts", 1]
+    program.main([str(a) for a in (*options, *asked)])
     numbers = json.loads((tmp_path / "out" / "results.json").read_text())
     assert list(dict.fromkeys(row["pass"] for row in numbers["shares"])) == passes
     assert numbers["about"]["task"] == passes[0].split("_")[0]
