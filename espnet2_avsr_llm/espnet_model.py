@@ -40,7 +40,7 @@ class ESPnetAVSRLLMModel(AVSRLLM, AbsESPnetModel):
             stats |= {f"{key}_{p.name}": value.detach() for key, value in o.terms.items()}
             if len(passes) > 1 or o.terms:
                 stats |= {f"loss_{p.name}": o.loss.detach(), f"acc_{p.name}": o.accuracy}
-        weight = (text_lengths + 1).sum()
+        weight = (text_lengths + 1).sum().to(loss.device)
         return force_gatherable((loss, stats, weight), loss.device)
 
     def collect_feats(self, **batch) -> dict[str, Tensor]:

@@ -170,6 +170,7 @@ class AVSRLLM(Checkpointed):
 
     def run_pass(self, features: dict[str, Lengthed], pass_: Pass, text: Lengthed) -> PassOutput:
         """One pass through the LLM and its loss."""
+        text = text[0].to(self.device), text[1].to(self.device)
         inputs, terms = self.prepare(features, pass_, text)
         keep = inputs.num_labels + 1
         with self.llm.within(lambda: self.use(pass_, inputs.attention_mask)):
@@ -182,7 +183,7 @@ class AVSRLLM(Checkpointed):
         tokens = (text[1] + 1).sum()
         share = tokens / sum_over_ranks(tokens)  # by which ESPnet weights this rank's loss; terms are parts of a sum over ranks
         terms |= {name: term(output.hidden_states, inputs.roles) for name, term in self.losses.items()}
-        return PassOutput(loss, accuracy, logits, {name: part / share for name, part in terms.items()})
+        return PassOutput(loss, accuracy, logits, {name: part.to(share.device) / share for name, part in terms.items()})
 
     def use(self, pass_: Pass, attention_mask: Tensor | None = None) -> AbstractContextManager:
         """Context in which the adapter is that of ``pass_``; the mask is for training, where an adapter may have losses."""

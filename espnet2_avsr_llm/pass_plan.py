@@ -91,6 +91,10 @@ class FixedPlan:
 class AllRatesPlan(FixedPlan):
     """One task at every combination of rates, with the mean of the losses (Llama-MTSK, arXiv 2503.06362, equation 5).
 
+    A weight stands before everything that its pass adds, the balance loss of experts too, and weights add up to 1. With weights c of
+    mean m, MoME's paper (arXiv 2510.04136) has mean(c NLL) + 0.01 balance instead: m times as much cross-entropy, and a balance
+    loss that c leaves alone. Where all c are 1, as in its main results, the two are one.
+
     Args:
         task: ``asr``, ``vsr`` or ``avsr``.
         rates: rates of each stream that the task reads.

@@ -54,7 +54,8 @@ class Router(nn.Linear):
 
     def forward(self, x: Tensor) -> Routing:
         """Route (..., F)."""
-        logits = F.linear(x.float(), self.weight.float())
+        with torch.autocast(x.device.type, enabled=False):
+            logits = F.linear(x.float(), self.weight.float())
         probs = logits.softmax(-1)
         gates, choice = (t[..., : self.top_k] for t in probs.sort(dim=-1, descending=True, stable=True))
         return Routing(logits, probs, choice, gates / gates.sum(-1, keepdim=True) if self.renormalise else gates)

@@ -111,9 +111,19 @@ def prefill_flops(model: AVSRLLM, pass_: Pass, n: int) -> int:
     """What reading a prefix of ``n`` tokens costs the LLM with the adapter of a pass: see ``llm_tflops`` above."""
     llm = model.llm.model
     head = llm.get_output_embeddings()
-    weights = [m.weight.numel() for name, m in llm.named_modules() if isinstance(m, nn.Linear) and m is not head and "lora_" not in name]
+    weights = (_multiplications(m, llm.config) for name, m in llm.named_modules() if m is not head and "lora_" not in name)
     linear = sum(weights) + (model.adapter.multiplications(pass_) if model.adapter is not None else 0)
     config = llm.config
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 2 * n * n * config.num_attention_heads * head_width * config.num_hidden_layers  # causal: half of QK' and of AV
     return 2 * n * linear + attention + 2 * head.weight.numel()
+
+
+def _multiplications(module: nn.Module, config) -> int:
+    """Multiplications of a token with the matrices of a module's own; of experts stacked in one tensor, with those that it chooses."""
+    if isinstance(module, nn.Embedding):
+        return 0
+    if isinstance(module, nn.Linear):
+        return module.in_features * module.out_features  # quantised weights are packed: fewer numbers than products
+    matrices = (p for p in module.parameters(recurse=False) if p.dim() > 1)
+    return sum(p[0].numel() * (getattr(config, "num_experts_per_tok", len(p)) if p.dim() == 3 else len(p)) for p in matrices)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from espnet2_avsr_llm.adapter.mome import DENSE_LIMIT
 from espnet2_avsr_llm.inference.generate import Search, generate
 from espnet2_avsr_llm.pass_plan import Pass
 from espnet2_avsr_llm.sequence import IGNORE, Role
@@ -19,6 +20,7 @@ MOME = {"bottleneck": 3, "routed": 6, "top_k": 2}
 VARIANTS = {f"smop {r}": {"projector": "smop", "projector_conf": {"routing": r}} for r in ("jejr", "jedr", "dedr")}
 VARIANTS |= {f"mome {p}": {"adapter": "mome", "adapter_conf": {"placement": p, **MOME}} for p in ("ffn", "mhsa", "layer")}
 VARIANTS |= {"mome of scales": {"adapter": "mome", "adapter_conf": {"routers": "scale", **MOME}}}
+VARIANTS |= {"mome grouped": {"adapter": "mome", "adapter_conf": MOME | {"bottleneck": DENSE_LIMIT // 4 + 1}}}  # 6 - 2 experts in vain
 CASES = [(task, compression, "plain") for task, compression in itertools.product(ROWS, ["stack", "avg_pool"])]
 CASES += [("avsr", "avg_pool", variant) for variant in VARIANTS]
 
@@ -243,6 +245,16 @@ def test_parts_on_devices_of_their_own(make_model, make_batch):
     assert {p.device.type for p in model.frontends.parameters()} == {"cpu"} and model.device.type == "meta"
     batch = make_batch((16000, 25, 5))
     assert {t.device.type for pair in model.encode(model.inputs(batch)).values() for t in pair} == {"meta"}
+
+
+def test_the_text_follows_the_llm(make_model, make_batch, monkeypatch):
+    model, batch, found = make_model(), make_batch((16000, 25, 5)), []
+    model.llm.to("meta")
+    (pass_,) = model.plan.passes()
+    monkeypatch.setattr(model, "prepare", lambda *args: found.extend(x.device.type for x in args[2]))
+    with pytest.raises(TypeError):  # what `prepare` gives is missing
+        model.run_pass({}, pass_, text_of(batch))
+    assert found == ["meta", "meta"]
 
 
 def test_without_adapter_the_projector_alone_is_trained(make_model, make_batch):

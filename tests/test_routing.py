@@ -43,7 +43,14 @@ def test_ties_go_to_the_lower_index(experts, top_k):
 def test_routing_is_in_float32():
     module = router([[0.1, 0.2, 0.3]], 1).bfloat16()
     routing = module(torch.ones(1, 1, dtype=torch.bfloat16))
-    assert routing.probs.dtype == routing.gates.dtype == torch.float32
+    assert routing.logits.dtype == routing.probs.dtype == routing.gates.dtype == torch.float32
+
+
+def test_autocast_leaves_it_in_float32():
+    module, x = Router(64, 8, 2, False), torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        routing = module(x)
+    assert routing.logits.dtype == torch.float32 and torch.equal(routing.logits, module(x).logits)
 
 
 @pytest.mark.parametrize("top_k", [0, 5])

@@ -88,12 +88,13 @@ def test_released_joint_mixture_of_projectors(capsys):
 
 
 def test_sizes_of_mome_by_override(capsys):
-    """Specification 4.2: 1B as configured, 3B with bottleneck 12."""
-    args, larger = ["--config", CONF / "mome_mhsa.yaml", "--json"], ["--llm_conf", "arch=llama-3.2-3b", "--adapter_conf", "bottleneck=12"]
-    small, large = (json.loads(run(capsys, *args, *more))["parameters"]["by_part"]["adapter"] for more in ([], larger))
-    assert [round(n / 1e6, 2) for n in (small["active"], large["active"])] == [3.54, 12.73]
-    assert [round(n / 1e6, 1) for n in (small["total"], large["total"])] == [14.1, 53.6]
-    assert small["trainable"] == small["total"]
+    """Specification 4.2: 1B as configured, 3B with bottleneck 12, 8B with that of 1B, as the configuration's header says."""
+    args = ["--config", CONF / "mome_mhsa.yaml", "--json"]
+    larger = [["--llm_conf", "arch=llama-3.2-3b", "--adapter_conf", "bottleneck=12"], ["--llm_conf", "arch=llama-3.1-8b"]]
+    counts = [json.loads(run(capsys, *args, *more))["parameters"]["by_part"]["adapter"] for more in ([], *larger)]
+    assert [round(c["active"] / 1e6, 2) for c in counts] == [3.54, 12.73, 14.16]
+    assert [round(c["total"] / 1e6, 1) for c in counts] == [14.1, 53.6, 56.5]
+    assert all(c["trainable"] == c["total"] for c in counts)
 
 
 def test_table(capsys):
@@ -116,17 +117,41 @@ def test_on_meta_allocates_nothing_and_asks_for_no_source():
     assert not any(p.is_floating_point() and p.device.type != "meta" for p in model.buffers() if p.numel() > 1e6)
 
 
-@pytest.mark.parametrize("adapter", [None, "lora", "mome"])
-def test_flops_of_the_prefix_against_a_counter(make_model, make_batch, adapter):
+OTHERS = {
+    "gpt2": dict(n_embd=32, n_layer=2, n_head=4),
+    "mixtral": dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_local_experts=6),
+}
+
+
+@pytest.fixture
+def make_llm(make_source, tmp_path):
+    """``make_llm(model_type)``: the configuration of a tiny LLM."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def make(kind):
+        folder = make_source["llama"](tmp_path / kind)  # for its tokenizer
+        if kind in OTHERS:
+            old = AutoConfig.from_pretrained(folder)
+            sizes = {**OTHERS[kind], **{name: getattr(old, name) for name in ("vocab_size", "bos_token_id", "eos_token_id")}}
+            AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
+        return {"source": folder}
+
+    return make
+
+
+@pytest.mark.parametrize("kind,adapter", [("llama", None), ("llama", "lora"), ("llama", "mome"), ("gpt2", "lora"), ("mixtral", "mome")])
+def test_flops_of_the_prefix_against_a_counter(make_model, make_batch, make_llm, kind, adapter):
     """torch's own count of multiplications of one prefill, for a model whose rotary and norms are negligible."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = make_model("asr", adapter=adapter).eval()
+    conf = {"adapter_conf": {"target_modules": ["c_attn"]}} if kind == "gpt2" else {}
+    model = make_model("asr", adapter=adapter, llm_conf=make_llm(kind), **conf).eval()
     n, seconds = len(model.llm.tokens.prompt_ids("asr")), 2.0
     batch = make_batch((int(seconds * 16000), None, 1))
     (pass_,) = model.plan.passes()
     inputs, _ = model.prepare(model.encode(model.inputs(batch)), pass_)
     model.llm.model.set_attn_implementation("eager")
+    model.llm.model.set_experts_implementation("eager")  # the counter does not see the grouped product
     with FlopCounterMode(display=False) as counter, model.use(pass_):
         model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, 1)
     (cost,) = summarise(model, None, seconds, n)["passes"]

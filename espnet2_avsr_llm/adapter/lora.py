@@ -98,8 +98,17 @@ class LoRA(nn.Module):
 
         Equal up to the rounding of W + s B A to the number format of the LLM. The weights come back bit by bit, which
         subtracting would not give.
+
+        Raises:
+            ValueError: the weights are quantised.
         """
         layers = list(self._layers())
+        for base in (layer.get_base_layer() for layer in layers):
+            if not base.weight.is_floating_point():
+                raise ValueError(
+                    f"merge_adapter: the LLM's weights are quantised ({type(base).__name__}, {base.weight.dtype}), and the LoRA sets "
+                    "cannot be merged into such: decode without merge_adapter"
+                )
         weights = [layer.get_base_layer().weight for layer in layers]
         originals = [weight.data for weight in weights]
         try:

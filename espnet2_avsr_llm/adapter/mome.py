@@ -40,8 +40,9 @@ from espnet2_avsr_llm.routing import Router, Routing, balance_loss
 PLACEMENTS = ("ffn", "mhsa", "layer")
 ROUTERS = {"shared": SETS["shared"], "scale": SETS["scale"]}  # name of the router that a pass uses
 # All experts are computed densely where at most this many inner columns of a token are computed in vain, (routed - K) b; else each is
-# computed for its own tokens. Measured by tests/benchmarks/expert_paths.py on a CPU: of 560 tokens, 132, 228, 528 and 1672 such columns
-# take 0.5, 0.8, 1.4 and 2.8 times as long densely as grouped; of one token, 228, 1408 and 5632 take 0.2, 1.2 and 3.1 times as long.
+# computed for its own tokens. Measured by tests/benchmarks/expert_paths.py on a CPU: of 560 tokens, a prefix, 132, 228, 528 and 1672 such
+# columns take 0.5, 0.8, 1.4 and 2.8 times as long densely as grouped (even at some 320); of one token, a step of decoding, 228, 1408 and
+# 5632 take 0.2, 1.2 and 3.1 times as long (even at some 1170). The limit lies between; the paper's sizes have 12 to 228.
 DENSE_LIMIT = 512
 # Model types whose layers are those of the equations, parts by name; tests/adapter/test_mome.py checks each.
 PRE_NORM = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "phi3", "olmo", "starcoder2", "smollm3", "nemotron", "helium", "arcee")
@@ -96,7 +97,11 @@ class MoME(nn.Module):
         decoder = _pre_norm_decoder(llm)
         self.layers = nn.ModuleList(Mixture(llm.width, bottleneck, routed, top_k, shared, names) for _ in decoder.layers)
         for layer, mixture in zip(decoder.layers, self.layers):
-            self._attach(layer, mixture, placement)
+            self._attach(layer, mixture.to(next(layer.parameters()).device), placement)
+        self._pinned = llm.pinned
+
+    def _apply(self, fn, recurse: bool = True):
+        return self if self._pinned else super()._apply(fn, recurse)  # beside the LLM's layers, which may be on devices of their own
 
     def _attach(self, layer: nn.Module, mixture: Mixture, placement: str) -> None:
         host = {"ffn": layer.mlp, "mhsa": layer.self_attn, "layer": layer}[placement]
@@ -135,7 +140,7 @@ class MoME(nn.Module):
     def losses(self) -> dict[str, Tensor]:
         """``mome_balance`` of the LLM call that was made inside :meth:`use`: this rank's part, weighted, mean over layers."""
         valid, routings = self._call.mask.bool(), self._call.routings
-        probs, choice = (torch.stack([getattr(r, name)[valid] for r in routings]) for name in ("probs", "choice"))
+        probs, choice = (torch.stack([getattr(r, name).to(valid.device)[valid] for r in routings]) for name in ("probs", "choice"))
         return {"mome_balance": self._balance * balance_loss(probs, choice).mean()}
 
     def active(self, pass_: Pass) -> int:
@@ -171,7 +176,7 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor, router: str) -> tuple[Tensor, Routing]:
         """MoME(x) for (..., D), and how it was routed; in float32, as the parameters."""
-        x = x.to(self.down.dtype)
+        x = x.to(self.down)
         routing = self.routers[router](x)
         return (self.dense if self.is_dense else self.grouped)(x, routing), routing
 

@@ -1,7 +1,7 @@
 """Which experts the routers of Llama-SMoP (arXiv 2505.14336) and MoME (2510.04136) choose.
 
 A pool is a set of experts: that of each LLM layer in MoME; that of all streams, or of each, in Llama-SMoP. Utterances are read
-together with their transcripts, one after the other, at every scale of the plan. Of each pool, scale and modality:
+together with their transcripts, one after the other, at every scale of a task. Of each pool, scale and modality:
 
     first, second   share of the tokens whose first and second choice each expert is
     entropy         of the router's probabilities, mean over tokens, divided by log E
@@ -32,7 +32,7 @@ from espnet2_avsr_llm.projector.smop import SHARED, SMoPProjector
 from espnet2_avsr_llm.routing import Router
 from espnet2_avsr_llm.sequence import Role
 
-MODALITIES = {"audio": {Role.AUDIO}, "video": {Role.VIDEO}, "text": {Role.TEXT}, "prompt": {Role.BOS, Role.DELIMITER, Role.PROMPT}}
+MODALITIES = {stream: {role} for stream, role in ROLES.items()} | {"text": {Role.TEXT}, "prompt": {Role.BOS, Role.DELIMITER, Role.PROMPT}}
 DEAD = 0.25  # of the uniform share
 
 

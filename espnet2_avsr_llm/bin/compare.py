@@ -1,4 +1,4 @@
-"""Print mean and deviation over seeds of the systems that compare.sh trained."""
+"""Print mean and deviation over seeds of the systems that compare.sh trained; write wer.txt and draw wer_by_tokens.png of all of them."""
 
 import argparse
 import sys
@@ -14,12 +14,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Print the tables."""
+    """Print the means; write table and picture of all, where each training has left the table of its own alone."""
     args = get_parser().parse_args(argv)
+    from espnet2_avsr_llm.data.atomic import write_text
     from espnet2_avsr_llm.scoring.compare import comparison
-    from espnet2_avsr_llm.scoring.plot import scored_experiments
+    from espnet2_avsr_llm.scoring.plot import plot_wer_by_tokens, scored_experiments
+    from espnet2_avsr_llm.scoring.report import error_table
 
-    sys.stdout.write(comparison(scored_experiments(args.expdir)) + "\n")
+    exps = scored_experiments(args.expdir)
+    plot_wer_by_tokens(exps, args.expdir / "wer_by_tokens.png")
+    write_text(args.expdir / "wer.txt", error_table(exps) + "\n")
+    sys.stdout.write(comparison(exps) + "\n")
 
 
 if __name__ == "__main__":

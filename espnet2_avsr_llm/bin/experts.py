@@ -16,7 +16,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Route the utterances at every scale of the plan; write numbers, tables and figures."""
+    """Route the utterances at every trained scale of the task and rates asked for; write numbers, tables and figures."""
     args = program.start(get_parser(), argv)
     import torch
 
@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     speech2text = program.load_speech2text(args)
     model, (utts, load) = speech2text.model, program.utterances(args, args.condition)
     texts = dict(line.split(maxsplit=1) for line in (args.data_dir / "text").read_text(encoding="utf-8").splitlines())
-    passes, tally = model.plan.all_passes(), Tally()
+    request, tally = speech2text.request, Tally()
+    passes = request.candidates(speech2text.trained, request.wanted(speech2text.trained))
     found = 0
     for utt, encoded in read(speech2text, load, utts):
         ids = torch.tensor([model.llm.tokens.encode(texts[utt])], device=model.device)

@@ -11,7 +11,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("exps", type=Path, nargs="+", help="experiment folders, scored by `avsr-llm score`")
     parser.add_argument("--output", type=Path, help="write one file for all experiments here, instead of one in each")
-    parser.add_argument("--plot_dir", type=Path, help="draw WER against LLM tokens of every experiment in this folder, into its wer_by_tokens.png")
+    parser.add_argument("--plot_dir", type=Path, help="folder of experiments, for wer.txt, the table, and wer_by_tokens.png: WER against LLM tokens of all in it")
     return parser
 
 
@@ -21,6 +21,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     from espnet2_avsr_llm.data.atomic import write_text
     from espnet2_avsr_llm.scoring.report import error_table, results_markdown
 
+    table = error_table(args.exps) + "\n"
     if args.output:
         write_text(args.output, results_markdown(args.exps))
     else:
@@ -30,7 +31,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         from espnet2_avsr_llm.scoring.plot import plot_wer_by_tokens, scored_experiments
 
         plot_wer_by_tokens(scored_experiments(args.plot_dir), args.plot_dir / "wer_by_tokens.png")
-    sys.stdout.write(error_table(args.exps) + "\n")
+        write_text(args.plot_dir / "wer.txt", table)
+    sys.stdout.write(table)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Pretrained(nn.Module):
         super().__init__()
         self.provenance: dict[str, str] = {}
         self._source_names: set[str] = set()
-        self._pinned = False
+        self.pinned = False  # to devices of its own
 
     def adopt(self, prefix: str, module: nn.Module, source: str, revision: str | None = None) -> None:
         """Record ``module`` (the attribute ``prefix`` of this part) as rebuilt from ``source``, and freeze it.
@@ -82,10 +82,10 @@ class Pretrained(nn.Module):
         """Keep this part on a device of its own, wherever the model around it is moved; None lets it follow."""
         if device is not None and self.device.type != "meta":
             self.to(device)
-            self._pinned = True
+            self.pinned = True
 
     def _apply(self, fn, recurse: bool = True):
-        return self if self._pinned else super()._apply(fn, recurse)
+        return self if self.pinned else super()._apply(fn, recurse)
 
     @property
     def device(self) -> torch.device:

@@ -50,6 +50,7 @@ class Speech2Text:
         dtype: number format of the pretrained parts; None keeps the configured one on a GPU and takes float32 on a CPU.
         batch_size: utterances decoded together.
         merge_adapter: decode with the adapter merged into the LLM's weights: faster, equal up to rounding in their number format.
+            Only LoRA can be merged, and only into an LLM that is not quantised.
         task: ``asr``, ``vsr`` or ``avsr``, if trained; None is the one that reads the most. An utterance that lacks a stream is
             decoded in the trained task that fits, and its hypothesis says so.
         audio_rate: compression rate, one of the trained; None is the finest that the budget allows.
@@ -86,6 +87,9 @@ class Speech2Text:
         self.names = self.model.input_names()
         self.trained = self.model.plan.all_passes()
         self.request = self._checked(Request(task, audio_rate, video_rate, max_llm_tokens, max_tflops))
+        if merge_adapter:  # one that cannot be merged is refused here, not at the first utterance
+            with self.model.merged(self.trained[0]):
+                pass
         limits = [f.max_inputs / INPUTS_PER_SECOND[f.inputs[0]] for f in self.model.frontends.values() if f.max_inputs]
         self.max_seconds = min(limits, default=math.inf)
         self._filterbanks = any(f.filterbanks for f in self.model.frontends.values())

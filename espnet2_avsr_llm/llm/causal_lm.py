@@ -87,7 +87,7 @@ class CausalLM(Pretrained):
             enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
             enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
         if init == "pretrained" and "device_map" in placed:
-            self._pinned = self.device.type != "meta"
+            self.pinned = self.device.type != "meta"
         else:
             self.pin(device)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Sequence
 
+from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.scoring.compare import SUFFIX
 from espnet2_avsr_llm.scoring.report import collect
 
@@ -34,8 +35,8 @@ def plot_wer_by_tokens(exps: Sequence[Path], path: Path) -> None:
         axes.set(xlabel="LLM tokens per second of speech", ylabel="WER (%)")
         axes.set_title(f"{task}, {test_set}, {decoding}", fontsize="small")
         axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
 
 
 def _panels(exps: Sequence[Path]) -> dict[tuple[str, str, str], Lines]:

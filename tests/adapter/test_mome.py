@@ -115,7 +115,7 @@ def bare_llm(kind, **config):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(SIZES | config))).eval()
-    return SimpleNamespace(model=random_(model), width=16)
+    return SimpleNamespace(model=random_(model), width=16, pinned=False)
 
 
 @pytest.mark.parametrize("kind", PRE_NORM)
@@ -286,6 +286,29 @@ def test_recomputing_changes_neither_loss_nor_statistics_nor_gradients(make_mode
         torch.testing.assert_close(found[1][1][name], gradient, atol=1e-6, rtol=1e-5)
 
 
+# ---- devices; without a GPU `meta` is the other one -------------------------------------------------------------------
+
+
+def test_experts_are_where_their_layer_is():
+    llm = bare_llm("llama")
+    llm.model.model.layers[1].to("meta")
+    adapter = MoME(llm, [PASS], **SMALL)
+    assert [{p.device.type for p in layer.parameters()} for layer in adapter.layers] == [{"cpu"}, {"meta"}]
+
+
+@torch.no_grad()
+def test_experts_stay_beside_an_llm_on_a_device_of_its_own(make_model, make_batch, placement):
+    conf = settings(placement, balance=1.0)
+    model = make_model(**conf | {"llm_conf": {"device": "cpu"}})
+    pass_, inputs = prepared(model, make_batch(*ROWS))
+    expected = run(model, pass_, inputs)
+    model.to("meta")
+    assert {p.device.type for p in model.projector.parameters()} == {"meta"}
+    for found, before in zip(run(model, pass_, inputs), expected):
+        assert torch.equal(found, before)
+    assert {p.device.type for p in make_model(**conf).to("meta").parameters()} == {"meta"}  # another LLM and its experts follow
+
+
 def test_the_checkpoint_holds_the_experts_and_loads(make_model):
     model, other = (make_model(seed=seed, **settings()) for seed in (0, 1))
     states = model.state_dict()
@@ -315,7 +338,7 @@ def test_published_counts(arch, bottleneck, routed, top_k, active, total):
     facts = facts_of(arch)
     h, layers = facts["hidden_size"], facts["num_hidden_layers"]
     with torch.device("meta"):
-        llm = SimpleNamespace(model=bare_llm("llama", num_hidden_layers=layers).model, width=h)
+        llm = SimpleNamespace(model=bare_llm("llama", num_hidden_layers=layers).model, width=h, pinned=False)
         adapter = MoME(llm, [PASS], "mhsa", bottleneck, routed, top_k)
     expert = 2 * h * bottleneck + bottleneck + h
     assert adapter.active(PASS) == layers * ((1 + top_k) * expert + h * routed)

@@ -60,6 +60,22 @@ def test_tokens_of_a_mixture_of_projectors(make_model, make_batch, routing):
             assert routing == "jejr" or (of.of(stream).choice == experts).all()
 
 
+SMOP = {"projector": "smop", "projector_conf": {"routing": "dedr", "experts": 3}}
+
+
+@pytest.mark.parametrize("kind,pool", [(MOME, "layer 2"), (SMOP, "projector audiovisual")], ids=["mome", "smop"])
+def test_tokens_of_a_fused_stream(make_model, make_batch, kind, pool):
+    """AV-HuBERT's joint stream."""
+    pass_ = Pass("avsr", {"audiovisual": 2})
+    fused = {"audio_frontend": None, "video_frontend": "avhubert", "video_frontend_conf": {"streams": ["audiovisual"]}}
+    model = make_model(compression="avg_pool", passes=[{"task": "avsr", "rates": dict(pass_.rates)}], **fused, **kind).eval()
+    tally = Tally()
+    tally.add([pass_], [seen(model, make_batch((16000, 25, 5), filterbanks=True), pass_)])
+    numbers = tally.numbers()
+    assert [row["tokens"] for row in numbers["shares"] if (row["pool"], row["modality"]) == (pool, "audiovisual")] == [12]
+    assert pool in numbers["pools"]
+
+
 def test_a_model_without_experts_is_refused(make_model, make_batch):
     with pytest.raises(ValueError, match="no experts in this model: its projector is MLPProjector, its adapter LoRA"):
         seen(make_model(), make_batch((16000, 25, 5)))
@@ -110,7 +126,7 @@ def test_scales_of_one_router_choice_agree_wholly(make_model, make_batch):
     assert numbers["pools"]["layer 2"]["dead"] == [0, 2, 3, 4]
 
 
-@pytest.mark.parametrize("kind", [MOME, {"projector": "smop", "projector_conf": {"routing": "dedr", "experts": 3}}], ids=["mome", "smop"])
+@pytest.mark.parametrize("kind", [MOME, SMOP], ids=["mome", "smop"])
 def test_program(tiny_config, make_model, corpus, tmp_path, kind):
     settings = dict(compression="avg_pool", passes=PASSES, **kind)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(**settings)))
@@ -128,3 +144,25 @@ def test_program(tiny_config, make_model, corpus, tmp_path, kind):
         assert (tmp_path / "analysis" / "experts" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
     section = (tmp_path / "analysis" / "experts" / "section.md").read_text()
     assert "2 utterances" in section and "avsr_audio16_video5|audio" in section
+
+
+ASR, VSR = {"task": "asr", "rates": {"audio": 4}}, {"task": "vsr", "rates": {"video": 2}}
+RANDOM = ("random_rates", {"rates": {"audio": [4, 16], "video": [2, 5]}, "tasks": {"asr": 1.0, "avsr": 1.0}})
+
+
+@pytest.mark.parametrize(
+    "plan,asked,passes",
+    [
+        (("fixed", {"passes": [ASR, VSR]}), [], ["asr_audio4"]),
+        (("fixed", {"passes": [ASR, VSR]}), ["--task", "vsr"], ["vsr_video2"]),
+        (RANDOM, ["--task", "asr"], ["asr_audio4", "asr_audio16"]),
+        (RANDOM, ["--video_rate", "5"], ["avsr_audio4_video5", "avsr_audio16_video5"]),
+    ],
+)
+def test_passes_are_those_asked_for(tiny_config, corpus, tmp_path, plan, asked, passes):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(compression="avg_pool", plan=plan, **MOME)))
+    options = ["--asr_train_config", tmp_path / "config.yaml", "--data_dir", corpus / "valid", "--output_dir", tmp_path / "out", "--num_utts", 1]
+    program.main([str(a) for a in (*options, *asked)])
+    numbers = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(dict.fromkeys(row["pass"] for row in numbers["shares"])) == passes
+    assert numbers["about"]["task"] == passes[0].split("_")[0]

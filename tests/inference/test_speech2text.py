@@ -143,10 +143,11 @@ def test_merged_adapters_give_the_same_text(experiment):
     assert all(torch.equal(p, w) for p, w in zip(merged.model.parameters(), weights))
 
 
-def test_a_model_without_adapter_cannot_merge_one(tiny_config, tmp_path):
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config("asr", adapter=None)))
-    with pytest.raises(ValueError, match="NoneType cannot be merged"):
-        Speech2Text(tmp_path / "config.yaml", merge_adapter=True, **LIMIT)(*MIXED[0])
+@pytest.mark.parametrize("adapter,found", [(None, "NoneType"), ("mome", "MoME")])
+def test_what_cannot_be_merged_is_refused_at_construction(tiny_config, tmp_path, adapter, found):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config("asr", adapter=adapter)))
+    with pytest.raises(ValueError, match=f"{found} cannot be merged"):
+        Speech2Text(tmp_path / "config.yaml", merge_adapter=True, **LIMIT)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from espnet2_avsr_llm.build import build
 from espnet2_avsr_llm.hub.resolve import SourceError
 from espnet2_avsr_llm.llm import causal_lm
 from espnet2_avsr_llm.llm.causal_lm import CausalLM
-from espnet2_avsr_llm.summary import on_meta
+from espnet2_avsr_llm.summary import on_meta, prefill_flops
 
 SIZES = dict(hidden_size=64, intermediate_size=128)
 
@@ -81,6 +81,19 @@ def test_alone_equals_in_batch_with_4bit(make_model, make_batch, folder):
     torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
 
 
+@torch.no_grad()
+def test_adapters_are_not_merged_into_it(make_model, folder, quant):
+    """PEFT would put weights of its own in the place of the quantised ones."""
+    model, ids = make_model("asr", llm_conf=conf(folder, quant)), torch.arange(2, 40)[None]
+    (pass_,) = model.plan.passes()
+    before = model.llm.model(input_ids=ids).logits
+    kind = {"4bit": r"Linear4bit, torch\.uint8", "8bit": r"Linear8bitLt, torch\.int8"}[quant]
+    with pytest.raises(ValueError, match=rf"quantised \({kind}\).* decode without merge_adapter"):
+        with model.merged(pass_):
+            pass
+    assert torch.equal(model.llm.model(input_ids=ids).logits, before)
+
+
 def test_a_quantised_llm_stays_where_it_is(folder, quant):
     assert CausalLM(**conf(folder, quant)).to("meta").device.type == "cpu"
     assert CausalLM(**conf(folder, None), device="cpu").to("meta").device.type == "cpu"
@@ -89,6 +102,13 @@ def test_a_quantised_llm_stays_where_it_is(folder, quant):
 def test_sizes_on_meta_are_those_of_the_full_weights(tiny_config, folder, quant):
     full, quantised = (sum(p.numel() for p in on_meta(tiny_config("asr", llm_conf=conf(folder, q))).parameters()) for q in (None, quant))
     assert full == quantised
+
+
+def test_flops_are_those_of_the_full_weights(make_model, folder, quant):
+    """Packed weights have fewer numbers than products."""
+    full, quantised = (make_model("asr", llm_conf=conf(folder, q)) for q in (None, quant))
+    (pass_,) = full.plan.passes()
+    assert prefill_flops(quantised, pass_, 50) == prefill_flops(full, pass_, 50)
 
 
 def test_unknown_quantisation(folder):

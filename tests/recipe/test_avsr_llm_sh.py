@@ -19,6 +19,7 @@ if [ -n "${FAIL:-}" ] && [[ "$*" == *"${FAIL}"* ]]; then echo "reason of the fai
 if [ "$2" = espnet2_avsr_llm.bin.make_shape ]; then # --outs A B
     for file in $(sed 's/.*--outs \\([^ ]* [^ ]*\\).*/\\1/' <<<"$*"); do mkdir -p "${file%/*}" && touch "${file}"; done
 fi
+if [ "$2" = espnet2_avsr_llm.bin.results ]; then touch "${*: -1}/wer.txt"; fi
 if [ "$2" = espnet2.bin.launch ]; then echo "trained with ${OMP_NUM_THREADS} threads" >"$6"; fi
 """
 AV, A, V = "conf/av.yaml", "conf/a.yaml", "conf/v.yaml"

@@ -47,6 +47,16 @@ def test_table(expdir, capsys):
     assert noise.strip().splitlines()[2:] == ["|system|seeds|asr_audio4|mean asr|", "|---|---|---|---|", "|elastic|1|60.0|60.0|"]
 
 
+def test_table_and_picture_of_all_are_left_in_the_folder(expdir, capsys):
+    """Whole, whatever a training left there that ended beside others."""
+    (expdir / "wer.txt").write_text("elastic.1_seed1 alone\n")
+    compare.main([str(expdir)])
+    rows = (expdir / "wer.txt").read_text().splitlines()
+    assert {row.split()[0] for row in rows[2:]} == {exp.name for exp in expdir.glob("*_seed*")}
+    assert (expdir / "wer_by_tokens.png").read_bytes().endswith(b"IEND\xaeB`\x82")
+    assert not list(expdir.glob(".*"))
+
+
 def test_unfinished_seeds_count_for_none_of_a_systems_passes(expdir):
     score(expdir / "separate.1_seed3", "asr_audio4", 9)
     assert "|separate|2|20.0 ± 14.1|" in comparison(sorted(expdir.glob("*_seed*")))

@@ -1,9 +1,12 @@
 """Files of a scored condition and the tables made from them."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
+from espnet2_avsr_llm.bin import results
 from espnet2_avsr_llm.scoring.files import read_result, score_condition
 from espnet2_avsr_llm.scoring.plot import plot_wer_by_tokens, scored_experiments
 from espnet2_avsr_llm.scoring.report import collect, condition_order, error_table, results_markdown
@@ -109,3 +112,12 @@ def test_plot_of_every_experiment_in_a_folder(elastic, monkeypatch):
     plot_wer_by_tokens([elastic], elastic.parent / "wer.png")
     assert drawn == {"llama_avsr_asr": [(9.0, pytest.approx(100 / 6)), (30.0, 0.0)], "llama_avsr_asr (budget)": [(9.0, 0.0)]}
     assert (elastic.parent / "wer.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_table_and_plot_replace_the_old_ones_whole(elastic, capsys, monkeypatch):
+    """Several trainings of compare.sh may write them at one time."""
+    names, written, replace = ("wer.txt", "wer_by_tokens.png"), {}, os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: written.update({Path(b).name: Path(a).read_bytes()}) or replace(a, b))
+    results.main([str(elastic), "--plot_dir", str(elastic.parent)])
+    assert written["wer.txt"].decode() == capsys.readouterr().out and written["wer_by_tokens.png"].startswith(b"\x89PNG")
+    assert all((elastic.parent / name).read_bytes() == written[name] for name in names)

@@ -303,7 +303,7 @@ stage_13() {
             "${python}" -m espnet2_avsr_llm.bin.score --ref "${data_feats}/${dset}/text" --decode_dir "${exp}/${inference_tag}/${dset}"
         done
     done
-    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}" --plot_dir "${expdir}" | tee "${expdir}/wer.txt"
+    "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}" --plot_dir "${expdir}"
 }
 
 packed_of() { # CONFIG: its archive
