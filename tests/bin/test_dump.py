@@ -68,6 +68,7 @@ class BrightTrack:
     """Finds a face where the picture is not black; its mouth is where the picture is."""
 
     faces = 1
+    free = False
 
     def __call__(self, frame):
         rng = np.random.default_rng(0)
@@ -344,6 +345,17 @@ def test_a_full_disk_stops_the_run_and_leaves_no_half_file(tmp_path, monkeypatch
     assert not [file for file in Path("out").rglob("*") if file.suffix in (".mp4", ".flac", ".npz")]
     assert dump.main([*options, "out"]) == dump.main([*options, "undisturbed"]) == 0
     assert contents(Path("out/data")) == contents(Path("undisturbed/data"))
+
+
+@pytest.mark.parametrize("crop", ["auto_avsr", "avhubert"])
+def test_damaged_landmarks_of_one_clip_do_not_end_the_run(tmp_path, monkeypatch, crop):
+    monkeypatch.chdir(tmp_path)
+    options = make_talkers(tmp_path, 3)
+    damaged = np.zeros((68, 2))
+    damaged[0] = 7
+    Path("landmarks/u001.pkl").write_bytes(pickle.dumps([damaged] * 15))
+    assert dump.main([*options, "out", "--crop", crop]) == 3 and list(table(Path("out/utt2num_frames"))) == ["u000", "u002"]
+    assert "u001.mp4: found the stable face landmarks of a frame in one point" in failures(Path("out"))["u001"]
 
 
 ODD = ["a b  c", "$(touch pwned)", "; touch pwned #", "it's \"quoted\"", "-rf", "é漢\u200d", "%d{}\\", "concat:x|y"]

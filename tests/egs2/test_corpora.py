@@ -85,7 +85,7 @@ def test_lrs2(recipe, tmp_path):
 
 
 def test_lrs3_from_videos_and_published_landmarks_to_crops(recipe, tmp_path):
-    """Stages 1 to 4: a pretrain file of 18 s becomes two utterances, each cropped by its own part of the landmarks."""
+    """Stages 1 to 4: a pretrain file of 18 s becomes two utterances, each cropped by its own part of the landmarks, of a face that moves."""
     corpus, run = tmp_path / "lrs3", recipe("lrs3")
     face = np.random.default_rng(0).normal((128, 120), 20, (68, 2))
     face[48:] = (130, 160)
@@ -98,9 +98,9 @@ def test_lrs3_from_videos_and_published_landmarks_to_crops(recipe, tmp_path):
         write_media(corpus / f"{clip}.mp4", frames, frames / 25, size=256)
         path = tmp_path / "landmarks" / f"{clip}.pkl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pickle.dumps([face] * frames))
+        path.write_bytes(pickle.dumps([face + (0.2 * t, 0) for t in range(frames)]))
     out = run(
-        *("--stage", 1, "--stop_stage", 4, "--nj", 1, "--dump_args", f"--landmarks precomputed:{tmp_path}/landmarks --landmark_stride 1"),
+        *("--stage", 1, "--stop_stage", 4, "--nj", 1, "--dump_args", f"--landmarks precomputed:{tmp_path}/landmarks"),
         LRS3=str(corpus),
     )
     assert out.returncode == 0, out.stdout + out.stderr
@@ -110,6 +110,10 @@ def test_lrs3_from_videos_and_published_landmarks_to_crops(recipe, tmp_path):
     train = read_dir(dumped / "train_433h")
     assert train["text"]["lrs3_d_pretrain_00001_00"] == "w0 w1 w2 w3 w4 w5 w6 w7" and train["text"]["lrs3_d_pretrain_00001_01"] == "w8"
     assert [int(train["utt2num_frames"][f"lrs3_d_pretrain_00001_0{k}"]) for k in (0, 1)] == [375, 25]
+    crops = run.data.parent / train["video.scp"]["lrs3_d_pretrain_00001_01"]
+    with np.load(crops.with_suffix(".npz")) as geometry:
+        places = [np.linalg.solve(matrix[:, :2], 48 - matrix[:, 2])[0] for matrix in geometry["transforms"]]
+    assert np.abs(places - (130 + 0.2 * np.arange(400, 425))).max() < 0.7  # the corner is rounded to a pixel
     assert train["utt2num_samples"]["lrs3_d_pretrain_00001_01"] == "16000" and (dumped / "train_433h/dropped.jsonl").read_text() == ""
 
 

@@ -33,6 +33,8 @@ class MediapipeFaceMesh:
 class MediapipeTrack:
     """Follows one of the faces that mediapipe tracks: at first the largest, then the one nearest to where it was."""
 
+    free = False
+
     def __init__(self, mesh) -> None:
         self.faces = 0
         self._mesh = mesh
