@@ -184,6 +184,24 @@ def test_given_crops_are_copied_as_they_are(tmp_path):
     assert "64x48" in failures(tmp_path / "out")["b"] and table(tmp_path / "out/utt2num_frames") == {"a": "12"}
 
 
+def test_truncated_crops_are_used_as_far_as_they_go_if_asked(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (60, 96, 96), dtype=np.uint8)
+    with av.open(str(tmp_path / "mouth.mkv"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p")))
+        file.mux(stream.encode())
+    content = (tmp_path / "mouth.mkv").read_bytes()
+    (tmp_path / "mouth.mkv").write_bytes(content[: len(content) // 2])
+    write_tables(tmp_path / "in", {"a": tmp_path / "mouth.mkv"}, names=["video.scp"])
+    assert run(tmp_path, "--crop", "given") == 3
+    assert run(tmp_path, "--crop", "given", "--allow_partial", out="partial") == 0
+    count = int(table(tmp_path / "partial/utt2num_frames")["a"])
+    assert 5 < count < 55 and len(read_roi(table(tmp_path / "partial/video.scp")["a"])) == count
+    assert json.loads((tmp_path / "partial/report.json").read_text())["utterances_by_note"] == {"video is used as far as it goes": 1}
+
+
 def test_segments_are_cut_out(tmp_path, bright):
     make_clip(tmp_path / "long.mp4", n_frames=100, seconds=4.0)
     spans = {"a0": "0 -1", "a1": "0.48 1.0", "a2": "2 3.96", "a3": "3 9"}
