@@ -10,12 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from espnet2_avsr_llm.data.journal import Journal
+from espnet2_avsr_llm.data.journal import Journal, mark
 from espnet2_avsr_llm.data.media import write_roi
 from espnet2_avsr_llm.data.roi.report import Report
 
@@ -64,7 +63,7 @@ def write_journals(n, out):
     """All but the last entry done, and the mouth crops that the report shows."""
     journals, report = [Journal(Path(out), part + 1, PARTS) for part in range(PARTS)], Report()
     for i, (utt, speaker) in enumerate(utterances(n - 1)):
-        source = zlib.crc32(repr((path_of(utt), path_of(utt), 0.0, -1.0)).encode())
+        source = mark(path_of(utt), path_of(utt), 0.0, -1.0)
         entry = {"utt": utt, "samples": 128000, "frames": 200, "without_face": 0, "black": 0, "faces": 1, "scale": 1.04, "degrees": 0.5, "source": source}
         journals[i % PARTS].append(entry)
         report.add(entry, f"{out}/data/{speaker}/{utt}")

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -313,7 +314,7 @@ def environment():
 
 
 def kill_and_finish(command, out, size, moments):
-    """Start again and again, kill when the output has so many bytes more each time, then finish."""
+    """Start again and again, kill when the output has so many files more each time, then while it finishes; then finish."""
     for fewest in moments:
         process = subprocess.Popen([*command, out], env=environment(), start_new_session=True, stderr=subprocess.DEVNULL)
         while process.poll() is None and size() < fewest:
@@ -321,6 +322,11 @@ def kill_and_finish(command, out, size, moments):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     killed = not Path(out, "text").exists()
+    process = subprocess.Popen([*command, out], env=environment(), start_new_session=True, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not Path(out, "report.json").exists():  # the picture is still to come
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     subprocess.run([*command, out], env=environment(), check=True, stderr=subprocess.DEVNULL)
     return killed
 
@@ -347,6 +353,37 @@ def test_killed_runs_end_like_an_undisturbed_one(tmp_path, monkeypatch):
     first, second = ({name: c.replace(b"undisturbed/", b"out/") for name, c in contents(Path(f)).items()} for f in ("out", "undisturbed"))
     del first["report.png"], second["report.png"]  # its title names the folder
     assert first == second and len(first) == 24 * 3 + 11
+
+
+def killed_at(replacement, arguments):
+    """Run the program in a process that kills itself before its nth file takes its place; whether it came that far."""
+    process = os.fork()
+    if not process:
+        replace, left = os.replace, iter(range(replacement - 1))
+
+        def counted(*paths):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(*paths)
+
+        os.replace = counted
+        os._exit(dump.main(arguments))
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def test_a_kill_at_any_file_of_start_run_or_finish_leaves_nothing_behind(tmp_path, monkeypatch):
+    make_sounds(tmp_path, 2)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--in_dir", "in", "--out_dir"]
+    assert dump.main([*arguments, "undisturbed"]) == 0
+    expected = {name: content.replace(b"undisturbed/", b"out/") for name, content in contents(Path("undisturbed")).items()}
+    moments, left = 0, set()
+    while killed_at(moments + 1, [*arguments, "out"]):
+        moments += 1
+        left |= {name.split(".")[1] for name in os.listdir("out") if name.endswith(".tmp")}
+        assert dump.main([*arguments, "out"]) == 0 and contents(Path("out")) == expected
+        shutil.rmtree("out")
+    assert moments >= 1 + 2 * 2 + 8 and left >= {"settings", "text", "done", "failed", "report", "spk2utt"}
 
 
 def test_a_full_disk_stops_the_run_and_leaves_no_half_file(tmp_path, monkeypatch):
