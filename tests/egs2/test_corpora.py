@@ -110,6 +110,7 @@ def test_lrs3_from_videos_and_published_landmarks_to_crops(recipe, tmp_path):
     train = read_dir(dumped / "train_433h")
     assert train["text"]["lrs3_d_pretrain_00001_00"] == "w0 w1 w2 w3 w4 w5 w6 w7" and train["text"]["lrs3_d_pretrain_00001_01"] == "w8"
     assert [int(train["utt2num_frames"][f"lrs3_d_pretrain_00001_0{k}"]) for k in (0, 1)] == [375, 25]
+    assert set(read_dir(dumped / "test")["utt2num_frames"].values()) == {"10"}  # a whole file
     crops = run.data.parent / train["video.scp"]["lrs3_d_pretrain_00001_01"]
     with np.load(crops.with_suffix(".npz")) as geometry:
         places = [np.linalg.solve(matrix[:, :2], 48 - matrix[:, 2])[0] for matrix in geometry["transforms"]]
