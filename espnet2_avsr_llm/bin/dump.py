@@ -38,7 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--finish", action="store_true", help="all parts are done: write the tables and the report")
     parser.add_argument("--landmarks", default="litert", help="litert, mediapipe, or precomputed:FOLDER of published 68-point files")
     parser.add_argument("--crop", choices=["auto_avsr", "avhubert", "given"], default="auto_avsr", help="given: the videos are mouth crops")
-    parser.add_argument("--landmark_stride", type=int, default=2, help="look for the face in every Nth frame (published landmarks: take all), interpolate")
+    parser.add_argument("--landmark_stride", type=int, default=2, help="look for the face in every Nth frame; precomputed: in all")
     parser.add_argument(
         "--on_missing", choices=["fail", "mark"], default="fail", help="an utterance without sound, video or face fails, or goes on without it"
     )

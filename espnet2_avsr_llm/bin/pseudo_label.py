@@ -1,8 +1,9 @@
 """Transcribe data directories by Whisper, for corpora without transcripts (VoxCeleb2).
 
 With --job K it does the Kth part of --nj parts, and --finish then writes the directories; without either it does
-everything. A killed run continues where it was; files that cannot be read are tried again by the next run. What has no words, is in another language (by a multilingual Whisper),
-or repeats itself is left out and listed with the reason in dropped.jsonl. Greedy decoding.
+everything. A killed run continues where it was. What has no words, is in another language (by a multilingual Whisper),
+or repeats itself is left out and listed with the reason in dropped.jsonl; so are files that cannot be read, which the
+next run tries again. Greedy decoding.
 """
 
 import argparse

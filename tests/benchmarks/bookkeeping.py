@@ -2,6 +2,9 @@
 
 The media files of the lists are not there, so that each fails at once; what is done is as if written by a dump. Run by hand:
   python tests/benchmarks/bookkeeping.py --entries 10000 100000 1000000
+
+At a million entries: 96 to 200 MB of memory in all three, the first entry of a fresh start after 2.3 s, 15 us of CPU per finished entry
+to go on where a killed part was, 71 CPU seconds to finish.
 """
 
 import argparse
