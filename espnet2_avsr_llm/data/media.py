@@ -325,9 +325,7 @@ def _start(stream) -> float:
     return float((stream.start_time or 0) * stream.time_base)
 
 
-def _at_25_fps(
-    frames: Iterator[av.VideoFrame], start: float, first: int, last: int | None, say: Say | None
-) -> Iterator[av.VideoFrame]:
+def _at_25_fps(frames: Iterator[av.VideoFrame], start: float, first: int, last: int | None, say: Say | None) -> Iterator[av.VideoFrame]:
     """Give, for each 1/25 s after ``start`` from number ``first`` to before ``last``, the frame nearest in time.
 
     ``say`` is told once if some frame comes twice or not at all.

@@ -127,7 +127,8 @@ def test_lrs3_with_voxceleb2_by_whisper(recipe, tmp_path):
     assert out.returncode == 2 and "vox2/avsr_llm1/run.sh --stage 1 --stop_stage 1" in out.stdout
     make_vox2(tmp_path / "vox2")
     write_clip(tmp_path / "lrs3/test/x/00001", "ALSO IN VOXCELEB")  # a recording of both corpora
-    out = vox2(*STAGE_1, "--local_data_opts", f"--whisper {whisper} --batch_size 3", VOX2=str(tmp_path / "vox2"))
+    asked = ("--local_data_opts", f"--whisper {whisper} --batch_size 3")
+    out = vox2(*STAGE_1, *asked, VOX2=str(tmp_path / "vox2"))
     assert out.returncode == 0, out.stdout + out.stderr
     sizes = vox2.sizes()
     assert sizes.keys() == {"train", "valid", "test"} and sum(sizes.values()) == 8
@@ -137,8 +138,10 @@ def test_lrs3_with_voxceleb2_by_whisper(recipe, tmp_path):
     assert out.returncode == 0, out.stdout + out.stderr
     assert lrs3.sizes() == {"train_30h": 27, "train_433h": 36, "train_1759h": 36 + 3, "valid": 3, "test": 7}
     assert "left out 5 utterances" in out.stderr  # of that recording
-    out = vox2(*STAGE_1, VOX2=str(tmp_path / "vox2"))  # again: nothing is asked of Whisper
+    out = vox2(*STAGE_1, *asked, VOX2=str(tmp_path / "vox2"))  # again: nothing is asked of Whisper
     assert out.returncode == 0 and "data/unlabelled is there already" in out.stdout
+    out = vox2(*STAGE_1, VOX2=str(tmp_path / "vox2"))  # another Whisper, in the same folder
+    assert out.returncode == 1 and f"data/train was made with {{'whisper': '{whisper}'" in (vox2.data / "log/whisper.1.log").read_text()
 
 
 def test_lrs3_from_label_files(recipe, tmp_path):
