@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet2_avsr_llm.data import MISSING
-from espnet2_avsr_llm.data.atomic import atomic_path, write_text
-from espnet2_avsr_llm.data.journal import DONE, Entry, Journal, close_all, with_entries
+from espnet2_avsr_llm.data.atomic import atomic_path
+from espnet2_avsr_llm.data.journal import DONE, Entry, Journal, close_all, keep_settings, mark, with_entries
 from espnet2_avsr_llm.data.tables import SOURCE_TABLES, Row, count, rows, table_names, writing
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--finish", action="store_true", help="all parts are done: write the tables and the report")
     parser.add_argument("--landmarks", default="litert", help="litert, mediapipe, or precomputed:FOLDER of published 68-point files")
     parser.add_argument("--crop", choices=["auto_avsr", "avhubert", "given"], default="auto_avsr", help="given: the videos are mouth crops")
-    parser.add_argument("--landmark_stride", type=int, default=2, help="look for the face in every Nth frame, interpolate between")
+    parser.add_argument("--landmark_stride", type=int, default=2, help="look for the face in every Nth frame; precomputed: in all")
     parser.add_argument(
         "--on_missing", choices=["fail", "mark"], default="fail", help="an utterance without sound, video or face fails, or goes on without it"
     )
@@ -56,26 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from espnet2_avsr_llm.data.dumping import Settings
 
     settings = Settings(args.landmarks, args.crop, args.landmark_stride, args.on_missing, args.allow_partial)
-    keep_settings(args.out_dir, settings)
+    keep_settings(args.out_dir, asdict(settings))
     if args.job is not None:
         run(args.in_dir, args.out_dir, settings, args.job, args.nj)
         return 0
     for job in range(1, args.nj + 1):
         run(args.in_dir, args.out_dir, settings, job, args.nj)
     return finish(args.in_dir, args.out_dir)
-
-
-def keep_settings(out_dir: Path, settings: "Settings") -> None:
-    """Note the settings of a dump, so that no later run mixes others in.
-
-    Raises:
-        SystemExit: it was begun with others.
-    """
-    path, new = out_dir / "settings.json", asdict(settings)
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else new
-    if old != new:
-        raise SystemExit(f"{out_dir} was dumped with {old}, asked for is {new}: take these, or another --out_dir, or remove that one")
-    write_text(path, json.dumps(new) + "\n")
 
 
 def run(in_dir: Path, out_dir: Path, settings: "Settings", part: int, parts: int) -> None:
@@ -114,7 +100,7 @@ def _jobs(in_dir: Path, out_dir: Path, part: int = 1, parts: int = 1) -> Iterato
         _check(in_dir, utt, row)
         start, end = map(float, row.get("utt2segment", "0 -1").split())
         wav, video = (None if (path := row.get(name, MISSING)) == MISSING else path for name in ("wav.scp", "video.scp"))
-        source = zlib.crc32(repr((wav, video, start, end)).encode())
+        source = mark(wav, video, start, end)
         known = entry if entry is not None and entry["source"] == source else None
         stem = f"{out_dir}/data/{row['utt2spk']}/{utt}"
         yield Job(utt, wav, video, start, None if end < 0 else end, stem), row, source, known

@@ -2,13 +2,14 @@
 
 With --job K it does the Kth part of --nj parts, and --finish then writes the directories; without either it does
 everything. A killed run continues where it was. What has no words, is in another language (by a multilingual Whisper),
-or repeats itself is left out and listed with the reason in dropped.jsonl. Greedy decoding.
+or repeats itself is left out and listed with the reason in dropped.jsonl; so are files that cannot be read, which the
+next run tries again. Greedy decoding.
 """
 
 import argparse
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path
-from espnet2_avsr_llm.data.journal import DONE, Journal, close_all, with_entries
-from espnet2_avsr_llm.data.tables import count, rows, table_names, writing
+from espnet2_avsr_llm.data.journal import DONE, Entry, Journal, close_all, keep_settings, mark, with_entries
+from espnet2_avsr_llm.data.tables import Row, count, rows, table_names, writing
 
 if TYPE_CHECKING:
     from espnet2_avsr_llm.data.transcriber import Transcriber
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"found {len(args.in_dirs)} --in_dirs and {len(args.out_dirs)} --out_dirs, expected as many")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     if not args.finish:
+        for out_dir in args.out_dirs:
+            keep_settings(out_dir, {"whisper": args.whisper, "revision": args.revision, "language": args.language})
         load = cache(partial(_load, args.whisper, args.revision, args.language, "cuda" if args.ngpu else "cpu"))
         for part in [args.job] if args.job else range(1, args.nj + 1):
             for in_dir, out_dir in zip(args.in_dirs, args.out_dirs):
@@ -66,20 +69,28 @@ def run(in_dir: Path, out_dir: Path, load: Callable[[], "Transcriber"], batch_si
     """Transcribe the utterances of one part that no journal has yet; the model is loaded if there are any."""
     from tqdm import tqdm
 
-    todo = islice(with_entries(rows(in_dir), out_dir), part - 1, None, parts)
+    todo = _todo(in_dir, out_dir, part, parts)
     total = len(range(part - 1, count(in_dir), parts))
     journal = Journal(out_dir, part, parts)
     with tqdm(total=total, desc=f"Whisper {out_dir} {part}/{parts}", unit="utt", mininterval=1) as bar:
         while block := list(islice(todo, batch_size)):
-            new = [(utt, row) for utt, row, entry in block if entry is None]
-            for entry in transcribe(load(), new) if new else []:
-                journal.append(entry)
+            new = [(utt, row) for utt, row, _, entry in block if entry is None]
+            sources = {utt: source for utt, _, source, _ in block}
+            for entry in transcribe(load, new):
+                journal.append({**entry, "source": sources[entry["utt"]]})
             bar.update(len(block))
     journal.close()
 
 
-def transcribe(transcriber: "Transcriber", utterances: Sequence[tuple[str, dict[str, str]]]) -> list[dict[str, str]]:
-    """Journal entries of utterances: their ``text``, or the ``reason`` why they have none, in their order."""
+def _todo(in_dir: Path, out_dir: Path, part: int = 1, parts: int = 1) -> Iterator[tuple[str, Row, int, Entry | None]]:
+    """The utterances of a part in the order of their ids, each with its row, a mark of its source, and what a journal says of it."""
+    for utt, row, entry in islice(with_entries(rows(in_dir), out_dir), part - 1, None, parts):
+        source = mark(row.get("wav.scp"), row.get("utt2segment"))
+        yield utt, row, source, entry if entry is not None and entry["source"] == source else None
+
+
+def transcribe(load: Callable[[], "Transcriber"], utterances: Sequence[tuple[str, Row]]) -> list[Entry]:
+    """Journal entries of utterances: their ``text``, or the ``reason`` why they have none (``again``: try again later), in their order."""
     from espnet2_avsr_llm.data.media import MediaError, read_audio
 
     waves, entries = {}, {}
@@ -91,8 +102,8 @@ def transcribe(transcriber: "Transcriber", utterances: Sequence[tuple[str, dict[
             else:
                 waves[utt] = read_audio(row["wav.scp"], start, None if end < 0 else end)
         except MediaError as error:
-            entries[utt] = {"utt": utt, "reason": f"not readable: {error}"}
-    for utt, (text, reason) in zip(waves, transcriber(list(waves.values())) if waves else []):
+            entries[utt] = {"utt": utt, "reason": f"not readable: {error}", "again": True}
+    for utt, (text, reason) in zip(waves, load()(list(waves.values())) if waves else []):
         entries[utt] = {"utt": utt, "reason": reason} if reason else {"utt": utt, "text": text}
     return [entries[utt] for utt, _ in utterances]
 
@@ -107,11 +118,12 @@ def finish(in_dir: Path, out_dir: Path) -> None:
     with atomic_path(out_dir / DONE) as done, atomic_path(out_dir / "dropped.jsonl") as dropped:
         with open(done, "w", encoding="utf-8") as done_file, open(dropped, "w", encoding="utf-8") as dropped_file:
             with writing(out_dir, names if "text" in names else [*names, "text"]) as write:
-                for utt, row, entry in with_entries(rows(in_dir), out_dir):
+                for utt, row, _, entry in _todo(in_dir, out_dir):
                     if entry is None:
                         missing += 1
                         continue
-                    done_file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    if not entry.get("again"):
+                        done_file.write(json.dumps(entry, ensure_ascii=False) + "\n")
                     if "reason" in entry:
                         dropped_file.write(json.dumps({"what": utt, "reason": entry["reason"]}, ensure_ascii=False) + "\n")
                     else:

@@ -16,6 +16,7 @@ from espnet2_avsr_llm.data.journal import Entry
 from espnet2_avsr_llm.data.media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError, NoStreamError
 from espnet2_avsr_llm.data.preprocess import LENGTH_TOLERANCE, cut_or_pad
 from espnet2_avsr_llm.data.roi import NoFaceError, mouth_crops
+from espnet2_avsr_llm.data.roi.crop import LandmarkError
 from espnet2_avsr_llm.data.roi.landmarks import get_backend
 
 
@@ -72,7 +73,7 @@ def dump_utterance(job: Job, settings: Settings, workplace: Path) -> Entry:
         entry = _dump(job, settings, workplace, notes)
     except MediaError as error:
         entry = {"reason": str(error)}
-    except NoFaceError as error:
+    except (NoFaceError, LandmarkError) as error:
         entry = {"reason": f"{job.video}: {error}"}
     return {"utt": job.utt, **entry, **({"notes": notes} if notes else {})}
 
@@ -85,7 +86,7 @@ def _dump(job: Job, settings: Settings, workplace: Path, notes: list[str]) -> En
     mark = settings.on_missing == "mark"
     if job.video:
         try:
-            entry |= _write_given(job, stem) if settings.crop == "given" else _write_mouth(job, stem, settings, notes)
+            entry |= _write_given(job, stem, settings, notes) if settings.crop == "given" else _write_mouth(job, stem, settings, notes)
         except (NoStreamError, NoFaceError) as error:
             if not (mark and job.wav):
                 raise
@@ -134,14 +135,20 @@ def _write_mouth(job: Job, stem: Path, settings: Settings, notes: list[str]) -> 
     }
 
 
-def _write_given(job: Job, stem: Path) -> Entry:
-    """Take a video that is a mouth crop already: checked, and copied as it is. Each picture is 1/25 s, whatever the file says."""
+def _write_given(job: Job, stem: Path, settings: Settings, notes: list[str]) -> Entry:
+    """Take a video that is a mouth crop already: checked, and copied as it is; written anew where it is used in part.
+
+    Each picture is 1/25 s, whatever the file says.
+    """
     if job.start or job.end is not None:
         raise MediaError(job.video, f"a segment from {job.start} s on", "whole files with --crop given", "cut the crops beforehand")
-    count = len(media.read_roi(job.video))
-    with atomic_path(stem.with_suffix(".mp4")) as temporary:
-        shutil.copyfile(job.video, temporary)
-    return {"frames": count}
+    video = media.read_roi(job.video, settings.allow_partial, notes.append)
+    if notes:
+        media.write_roi(stem.with_suffix(".mp4"), video)
+    else:
+        with atomic_path(stem.with_suffix(".mp4")) as temporary:
+            shutil.copyfile(job.video, temporary)
+    return {"frames": len(video)}
 
 
 def _write_sound(wave: np.ndarray, stem: Path, frames: int, notes: list[str]) -> int:

@@ -8,14 +8,35 @@ sorted stream, so that memory does not grow with what was done before.
 import heapq
 import json
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from espnet2_avsr_llm.data.atomic import remove_leftovers, write_text
+
 Entry = dict[str, Any]
 T = TypeVar("T")
 DONE = "done.jsonl"
+
+
+def keep_settings(out_dir: Path, settings: dict[str, Any]) -> None:
+    """Note the settings of a job, so that no later run mixes others in.
+
+    Raises:
+        SystemExit: it was begun with others.
+    """
+    path = out_dir / "settings.json"
+    if not path.exists():
+        write_text(path, json.dumps(settings) + "\n")
+    elif (old := json.loads(path.read_text(encoding="utf-8"))) != settings:
+        raise SystemExit(f"{out_dir} was made with {old}, asked for is {settings}: take these, or another --out_dir, or remove that one")
+
+
+def mark(*source: Any) -> int:
+    """What an entry keeps of its source, so that it is made again when that is another."""
+    return zlib.crc32(repr(source).encode())
 
 
 class Journal:
@@ -84,5 +105,6 @@ def with_entries(items: Iterable[tuple[str, T]], out_dir: Path) -> Iterator[tupl
 
 
 def close_all(out_dir: Path) -> None:
-    """Remove the parts' journals of a job that is finished."""
+    """Remove the parts' journals of a job that is finished, and what killed runs of it left."""
+    remove_leftovers(out_dir)
     shutil.rmtree(out_dir / "journal", ignore_errors=True)

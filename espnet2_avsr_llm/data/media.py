@@ -38,6 +38,7 @@ _TO_LIMITED = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)  # full-
 _MISSING_SECONDS = 0.2  # shorter by more than this than its header says: truncated
 # A file may not ask for more than this, whatever its header and timestamps say.
 _MAX_GAP_SECONDS = 60  # between frames, or between the starts of sound and video
+_UNTOLD = 0x7FFF0000  # from here on, the length in a wav header is that of a stream: not known when it was written
 _MAX_PIXELS = 4096 * 4096
 _RATES = (1000, 1_000_000)  # of sound, in Hz
 _BLOCK = 1 << 20  # samples of all channels read at once
@@ -134,11 +135,13 @@ def video_frames(
     first, last = _frame(start), None if end is None else _frame(end)
     done, shape = first, None
     with _opened(path, "video") as (container, stream):
-        if stream.average_rate and abs(stream.average_rate - FPS) > 0.01:
+        other_rate = stream.average_rate and abs(stream.average_rate - FPS) > 0.01
+        if other_rate:
             say(f"video of {float(stream.average_rate):.3f} fps resampled to {FPS}")
         if container.format.name in _INDEXED and first:
             container.seek(int((_start(stream) + first / FPS) / stream.time_base), stream=stream)
-        for frame in _at_25_fps(_decoded(path, container, stream, partial and say), _start(stream), first, last):
+        decoded = _decoded(path, container, stream, partial and say)
+        for frame in _at_25_fps(decoded, _start(stream), first, last, None if other_rate else say):
             picture = convert.reformat(frame, format="rgb24").to_ndarray()
             if shape not in (None, picture.shape):
                 raise MediaError(path, f"pictures of {shape[1::-1]}, then of {picture.shape[1::-1]} pixels", "one size", "convert the file")
@@ -171,8 +174,12 @@ def duration(path: str | os.PathLike, kind: str) -> float:
     return seconds
 
 
-def read_roi(path: str | os.PathLike) -> np.ndarray:
+def read_roi(path: str | os.PathLike, partial: bool = False, say: Say | None = None) -> np.ndarray:
     """Read a mouth crop written by ``write_roi``.
+
+    Args:
+        path: the file.
+        partial, say: see ``read_audio``.
 
     Returns:
         (T, 96, 96) uint8 grey, full range.
@@ -181,11 +188,12 @@ def read_roi(path: str | os.PathLike) -> np.ndarray:
         MediaError: not readable, or of another size.
     """
     path, convert = os.fspath(path), VideoReformatter()
+    say = say or functools.partial(_LOG.info, "%s: %s", path)
     with _opened(path, "video") as (container, stream):
         if (stream.width, stream.height) != (ROI_SIZE, ROI_SIZE):
             found = f"{stream.width}x{stream.height} video"
             raise MediaError(path, found, f"{ROI_SIZE}x{ROI_SIZE} mouth crops", "run stage 3 on it")
-        decoded = _decoded(path, container, stream)
+        decoded = _decoded(path, container, stream, partial and say)
         return np.stack([convert.reformat(frame, format="gray").to_ndarray() for frame in decoded])
 
 
@@ -317,15 +325,21 @@ def _start(stream) -> float:
     return float((stream.start_time or 0) * stream.time_base)
 
 
-def _at_25_fps(frames: Iterator[av.VideoFrame], start: float, first: int, last: int | None) -> Iterator[av.VideoFrame]:
-    """Give, for each 1/25 s after ``start`` from number ``first`` to before ``last``, the frame nearest in time."""
+def _at_25_fps(frames: Iterator[av.VideoFrame], start: float, first: int, last: int | None, say: Say | None) -> Iterator[av.VideoFrame]:
+    """Give, for each 1/25 s after ``start`` from number ``first`` to before ``last``, the frame nearest in time.
+
+    ``say`` is told once if some frame comes twice or not at all.
+    """
     done, previous, stop = first, None, np.inf if last is None else last
     for frame in frames:
         if previous is not None:
-            middle = (previous.time + frame.time) / 2 - start
+            middle, before = (previous.time + frame.time) / 2 - start, done
             while done < min(middle * FPS, stop):
                 yield previous
                 done += 1
+            if say and before > first and done != before + 1:
+                say(f"video of a variable frame rate resampled to {FPS}")
+                say = None
         if done >= stop:
             return
         previous = frame
@@ -379,20 +393,37 @@ def _read_soundfile(path: str, first: int, last: int | None, partial: bool, say:
 
     try:
         with soundfile.SoundFile(path) as file:
-            rate, declared = file.samplerate, file.frames
+            rate, there = file.samplerate, file.frames
+            declared = round(there * _untruncated(path))
             _check_rate(path, rate)
             if (rate, file.channels) != (SAMPLE_RATE, 1):
                 say(f"sound of {rate} Hz, {file.channels} channels converted to {SAMPLE_RATE} Hz mono")
             begin, stop = (declared if x is None else min(round(x * rate / SAMPLE_RATE), declared) for x in (first, last))
-            file.seek(begin)
+            file.seek(min(begin, there))
             blocks = file.blocks(_BLOCK // file.channels, frames=stop - begin, dtype="float32", always_2d=True)
             mono = np.concatenate([np.zeros(0, np.float32), *(block.mean(1, dtype=np.float32) for block in blocks)])
     except (soundfile.LibsndfileError, RuntimeError) as error:
+        if partial:  # libsndfile gives nothing of a block that is damaged
+            with _opened(path, "audio") as (container, stream):
+                return _decode_audio(path, container, stream, first, last, partial, say)
         fix = "the file is corrupt or in another format: convert it again"
         raise MediaError(path, f"undecodable data ({error})", "a wav or flac file", fix) from error
-    if len(mono) < stop - begin and not partial:
-        raise MediaError(path, f"{len(mono)} samples", f"{stop - begin} as its header says", "fetch it again")
+    if stop - begin - len(mono) > _MISSING_SECONDS * rate:
+        expected = f"{declared / rate:.2f} s as its header says"
+        error = MediaError(path, f"audio that ends at {there / rate:.2f} s", expected, "the file is truncated: fetch it again")
+        if not partial:
+            raise error
+        _LOG.warning("%s", error)
+        say("audio is used as far as it goes")
     return mono if rate == SAMPLE_RATE or not len(mono) else _resample(mono, rate)
+
+
+def _untruncated(path: str) -> float:
+    """How many times as long as it is a wav file should be by its header (libsndfile corrects the header); 1 where that does not tell."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    declared, size = int.from_bytes(head[4:], "little") + len(head), os.path.getsize(path)
+    return declared / size if head[:4] == b"RIFF" and size < declared < _UNTOLD else 1.0
 
 
 def _resample(mono: np.ndarray, rate: int) -> np.ndarray:

@@ -40,12 +40,11 @@ def load_model(config_file: Path | str, model_file: Path | str | None, device: s
 
 
 def locate(source: str, config_file: Path) -> str:
-    """A folder as seen from here, or else by the end of its path (two names or more) from the configuration's folder or one above it.
+    """A folder as seen from the configuration's folder or one above it; else from here; else there by the end of its path (two names or more).
 
     Packed models are unpacked elsewhere, and converted experiments, which hold their sources, may be moved.
     """
-    if Path(source).is_dir():
-        return source
-    names = Path(source).parts
-    ends = [Path(*names[i:]) for i in range(max(1, len(names) - 1))]
-    return next((str(p / end) for p in config_file.resolve().parents for end in ends if (p / end).is_dir()), source)
+    above, names = config_file.resolve().parents, Path(source).parts
+    ends = [Path(*names[i:]) for i in range(1, len(names) - 1)]
+    candidates = [*(folder / source for folder in above), Path(source), *(folder / end for folder in above for end in ends)]
+    return next((str(folder) for folder in candidates if folder.is_dir()), source)

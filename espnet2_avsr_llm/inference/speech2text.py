@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from espnet2_avsr_llm.data.collate import collate
-from espnet2_avsr_llm.data.media import FPS, ROI_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME, NoStreamError, read_audio, read_roi, read_video
+from espnet2_avsr_llm.data.media import FPS, ROI_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME, NoStreamError, read_audio, read_roi, video_frames
 from espnet2_avsr_llm.data.preprocess import LENGTH_TOLERANCE, eval_inputs
 from espnet2_avsr_llm.data.roi import NoFaceError, mouth_roi
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
@@ -272,13 +273,17 @@ def _read_video(video: Input) -> np.ndarray:
         return np.zeros((0, ROI_SIZE, ROI_SIZE), np.uint8)
     if not isinstance(video, (str, Path)):
         return np.asarray(video)
-    frames = read_video(video)
-    if frames.shape[1:3] == (ROI_SIZE, ROI_SIZE):
+    frames = video_frames(video)
+    first = next(frames)
+    if first.shape[:2] == (ROI_SIZE, ROI_SIZE):
         return read_roi(video)
     try:
-        return mouth_roi(frames)[0]
+        found = mouth_roi(itertools.chain([first], frames))
     except NoFaceError as e:
         raise NoFaceError(f"{video}: {e}") from e
+    if found.faces > 1:
+        _LOG.warning("%s: %d faces are seen at once; the largest of the first frame is followed", video, found.faces)
+    return found.frames
 
 
 _READ = {"speech": _read_speech, "video": _read_video}

@@ -2,6 +2,9 @@
 
 The media files of the lists are not there, so that each fails at once; what is done is as if written by a dump. Run by hand:
   python tests/benchmarks/bookkeeping.py --entries 10000 100000 1000000
+
+At a million entries: 96 to 200 MB of memory in all three, the first entry of a fresh start after 2.3 s, 15 us of CPU per finished entry
+to go on where a killed part was, 71 CPU seconds to finish.
 """
 
 import argparse
@@ -10,12 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from espnet2_avsr_llm.data.journal import Journal
+from espnet2_avsr_llm.data.journal import Journal, mark
 from espnet2_avsr_llm.data.media import write_roi
 from espnet2_avsr_llm.data.roi.report import Report
 
@@ -36,7 +38,8 @@ def main():
             write_list(n)
             measure(n, f"part 1 of {PARTS}, nothing done yet", n // PARTS, "--nj", PARTS, "--job", 1)
             write_journals(n, "done")
-            measure(n, f"part {PARTS} of {PARTS}, all but its last entry done", n, "--nj", PARTS, "--job", PARTS, out="done")
+            last = (n - 1) % PARTS + 1
+            measure(n, f"part {last} of {PARTS}, all but its last entry done", n, "--nj", PARTS, "--job", last, out="done")
             measure(n, "finish: tables, report, failed.jsonl", n, "--finish", out="done")
             os.chdir("/")
 
@@ -64,7 +67,7 @@ def write_journals(n, out):
     """All but the last entry done, and the mouth crops that the report shows."""
     journals, report = [Journal(Path(out), part + 1, PARTS) for part in range(PARTS)], Report()
     for i, (utt, speaker) in enumerate(utterances(n - 1)):
-        source = zlib.crc32(repr((path_of(utt), path_of(utt), 0.0, -1.0)).encode())
+        source = mark(path_of(utt), path_of(utt), 0.0, -1.0)
         entry = {"utt": utt, "samples": 128000, "frames": 200, "without_face": 0, "black": 0, "faces": 1, "scale": 1.04, "degrees": 0.5, "source": source}
         journals[i % PARTS].append(entry)
         report.add(entry, f"{out}/data/{speaker}/{utt}")
@@ -78,7 +81,7 @@ def measure(n, what, entries, *options, out="out"):
     with open("log", "w") as log:
         process = subprocess.Popen(command, stderr=log)
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if first is None and written(out) > before:
+        if first is None and "--finish" not in options and written(out) > before:
             first = time.monotonic() - begin
         time.sleep(0.01)
     _, status, usage = os.wait4(process.pid, 0)

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ class BrightTrack:
     """Finds a face where the picture is not black; its mouth is where the picture is."""
 
     faces = 1
+    free = False
 
     def __call__(self, frame):
         rng = np.random.default_rng(0)
@@ -183,6 +185,24 @@ def test_given_crops_are_copied_as_they_are(tmp_path):
     assert "64x48" in failures(tmp_path / "out")["b"] and table(tmp_path / "out/utt2num_frames") == {"a": "12"}
 
 
+def test_truncated_crops_are_used_as_far_as_they_go_if_asked(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (60, 96, 96), dtype=np.uint8)
+    with av.open(str(tmp_path / "mouth.mkv"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p")))
+        file.mux(stream.encode())
+    content = (tmp_path / "mouth.mkv").read_bytes()
+    (tmp_path / "mouth.mkv").write_bytes(content[: len(content) // 2])
+    write_tables(tmp_path / "in", {"a": tmp_path / "mouth.mkv"}, names=["video.scp"])
+    assert run(tmp_path, "--crop", "given") == 3
+    assert run(tmp_path, "--crop", "given", "--allow_partial", out="partial") == 0
+    count = int(table(tmp_path / "partial/utt2num_frames")["a"])
+    assert 5 < count < 55 and len(read_roi(table(tmp_path / "partial/video.scp")["a"])) == count
+    assert json.loads((tmp_path / "partial/report.json").read_text())["utterances_by_note"] == {"video is used as far as it goes": 1}
+
+
 def test_segments_are_cut_out(tmp_path, bright):
     make_clip(tmp_path / "long.mp4", n_frames=100, seconds=4.0)
     spans = {"a0": "0 -1", "a1": "0.48 1.0", "a2": "2 3.96", "a3": "3 9"}
@@ -294,7 +314,7 @@ def environment():
 
 
 def kill_and_finish(command, out, size, moments):
-    """Start again and again, kill when the output has so many bytes more each time, then finish."""
+    """Start again and again, kill when the output has so many files more each time, then while it finishes; then finish."""
     for fewest in moments:
         process = subprocess.Popen([*command, out], env=environment(), start_new_session=True, stderr=subprocess.DEVNULL)
         while process.poll() is None and size() < fewest:
@@ -302,6 +322,11 @@ def kill_and_finish(command, out, size, moments):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     killed = not Path(out, "text").exists()
+    process = subprocess.Popen([*command, out], env=environment(), start_new_session=True, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not Path(out, "report.json").exists():  # the picture is still to come
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     subprocess.run([*command, out], env=environment(), check=True, stderr=subprocess.DEVNULL)
     return killed
 
@@ -330,6 +355,37 @@ def test_killed_runs_end_like_an_undisturbed_one(tmp_path, monkeypatch):
     assert first == second and len(first) == 24 * 3 + 11
 
 
+def killed_at(replacement, arguments):
+    """Run the program in a process that kills itself before its nth file takes its place; whether it came that far."""
+    process = os.fork()
+    if not process:
+        replace, left = os.replace, iter(range(replacement - 1))
+
+        def counted(*paths):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(*paths)
+
+        os.replace = counted
+        os._exit(dump.main(arguments))
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def test_a_kill_at_any_file_of_start_run_or_finish_leaves_nothing_behind(tmp_path, monkeypatch):
+    make_sounds(tmp_path, 2)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--in_dir", "in", "--out_dir"]
+    assert dump.main([*arguments, "undisturbed"]) == 0
+    expected = {name: content.replace(b"undisturbed/", b"out/") for name, content in contents(Path("undisturbed")).items()}
+    moments, left = 0, set()
+    while killed_at(moments + 1, [*arguments, "out"]):
+        moments += 1
+        left |= {name.split(".")[1] for name in os.listdir("out") if name.endswith(".tmp")}
+        assert dump.main([*arguments, "out"]) == 0 and contents(Path("out")) == expected
+        shutil.rmtree("out")
+    assert moments >= 1 + 2 * 2 + 8 and left >= {"settings", "text", "done", "failed", "report", "spk2utt"}
+
+
 def test_a_full_disk_stops_the_run_and_leaves_no_half_file(tmp_path, monkeypatch):
     """The sound has room, the crops have none; with more room, the run ends like an undisturbed one."""
     monkeypatch.chdir(tmp_path)
@@ -344,6 +400,17 @@ def test_a_full_disk_stops_the_run_and_leaves_no_half_file(tmp_path, monkeypatch
     assert not [file for file in Path("out").rglob("*") if file.suffix in (".mp4", ".flac", ".npz")]
     assert dump.main([*options, "out"]) == dump.main([*options, "undisturbed"]) == 0
     assert contents(Path("out/data")) == contents(Path("undisturbed/data"))
+
+
+@pytest.mark.parametrize("crop", ["auto_avsr", "avhubert"])
+def test_damaged_landmarks_of_one_clip_do_not_end_the_run(tmp_path, monkeypatch, crop):
+    monkeypatch.chdir(tmp_path)
+    options = make_talkers(tmp_path, 3)
+    damaged = np.zeros((68, 2))
+    damaged[0] = 7
+    Path("landmarks/u001.pkl").write_bytes(pickle.dumps([damaged] * 15))
+    assert dump.main([*options, "out", "--crop", crop]) == 3 and list(table(Path("out/utt2num_frames"))) == ["u000", "u002"]
+    assert "u001.mp4: found the stable face landmarks of a frame in one point" in failures(Path("out"))["u001"]
 
 
 ODD = ["a b  c", "$(touch pwned)", "; touch pwned #", "it's \"quoted\"", "-rf", "é漢\u200d", "%d{}\\", "concat:x|y"]

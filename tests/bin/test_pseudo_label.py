@@ -97,3 +97,35 @@ def test_a_killed_run_goes_on_where_it_was(data, heard):
     assert heard == [[1, 2.4], [3, 4]]
     check(data, run(data))
     assert len(heard) == 2  # all was there
+
+
+def change(path, old, new):
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new))
+
+
+def test_changed_sources_are_transcribed_again(data, heard, tmp_path):
+    out = run(data)
+    change(data / "utt2segment", "s_b 1 3.4", "s_b 1 5.4")
+    soundfile.write(tmp_path / "b.wav", np.zeros(32000), 16000)
+    change(data / "wav.scp", f"s_d {tmp_path}/a.wav", f"s_d {tmp_path}/b.wav")
+    change(data / "utt2segment", "s_d 6 -1", "s_d 0 -1")
+    run(data)
+    assert heard[2:] == [[4.4], [2]] and read_dir(out)["text"] == {"s_a": "1 seconds", "s_b": "4.4 seconds", "s_d": "2 seconds"}
+
+
+def test_files_that_were_not_readable_are_tried_again(data, heard, tmp_path):
+    run(data)
+    soundfile.write(tmp_path / "bad.wav", np.zeros(32000), 16000)
+    out = run(data)
+    assert heard[2:] == [[2]] and read_dir(out)["text"]["s_f"] == "2 seconds"
+
+
+@pytest.mark.parametrize("other", [("--language", "de"), ("--whisper", "larger"), ("--revision", "v2")])
+def test_transcripts_of_other_settings_are_not_mixed_in(data, heard, other):
+    out = run(data)
+    before = (out / "text").read_bytes()
+    with pytest.raises(SystemExit, match=f"out was made with .*'en'.*, asked for is .*'{other[1]}'"):
+        run(data, *other)
+    assert (out / "text").read_bytes() == before

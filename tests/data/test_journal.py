@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet2_avsr_llm.data.journal import Journal, read, read_all, with_entries
+from espnet2_avsr_llm.data.journal import Journal, keep_settings, read, read_all, with_entries
 
 ENTRIES = [{"utt": f"u{i}", "text": "é\u2028\n" * i} for i in range(5)]
 
@@ -59,3 +59,13 @@ def test_what_is_done_again_wins(tmp_path):
     found = {utt: tuple(entry["of"]) for utt, _, entry in with_entries(zip("abcd", "abcd"), tmp_path)}
     assert found == {"a": (2, "ab"), "b": (2, "bc"), "c": (2, "bc"), "d": (2, "d")}
     assert len(list((tmp_path / "journal").iterdir())) == 4
+
+
+def test_settings_are_written_once_and_kept(tmp_path):
+    keep_settings(tmp_path, {"crop": "a"})
+    before = (tmp_path / "settings.json").stat()
+    keep_settings(tmp_path, {"crop": "a"})
+    after = (tmp_path / "settings.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    with pytest.raises(SystemExit, match="made with {'crop': 'a'}, asked for is {'crop': 'b'}"):
+        keep_settings(tmp_path, {"crop": "b"})

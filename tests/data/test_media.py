@@ -70,6 +70,19 @@ def test_variable_rate_is_taken_by_time(tmp_path):
     assert list(found[:7]) in ([0, 1, 2, 2, 3, 3, 4], [0, 1, 2, 2, 2, 3, 4])
 
 
+@pytest.mark.parametrize("change", ["none", "twice", "left out", "both"])
+def test_variable_rates_whose_mean_is_25_fps_are_told(tmp_path, change):
+    times = np.arange(50) / 25
+    times[20:] += 0.04 * (change in ("twice", "both"))  # frame 19 lasts as long as two
+    for first, shift in ((30, 0.03), (40, 0.01)):
+        times[first:] -= shift * (change in ("left out", "both"))
+    said = []
+    list(video_frames(make_file(tmp_path / "a.mp4", n=50, times=times.tolist()), say=said.append))
+    assert len(said) == (change != "none") and all("resampled to 25" in sentence for sentence in said)
+    if change == "both":
+        assert said == ["video of a variable frame rate resampled to 25"]
+
+
 @pytest.mark.parametrize("name, codec", [("a.mkv", "libx264"), ("a.mov", "libx264"), ("a.avi", "mpeg4"), ("a.mpg", "mpeg1video")])
 def test_containers_and_codecs(tmp_path, name, codec):
     wave = tone(16000, 1.2)[None]
@@ -86,8 +99,9 @@ def test_rotation_metadata_is_applied(tmp_path):
     one = 1 << 16
     content[at : at + 36] = fixed(0, one, 0, -one, 0, 0, 0, 0, 1 << 30)  # shown turned by 90 degrees clockwise
     path.write_bytes(content)
-    video = read_video(path)
-    assert video.shape == (25, 64, 48, 3)
+    said = []
+    video = np.stack(list(video_frames(path, say=said.append)))
+    assert video.shape == (25, 64, 48, 3) and said == ["video turned by -90 degrees, as its metadata say"]
     assert video[10, :, :16].mean() > 50 and video[10, :, 32:].mean() < 5  # black top is now the right side
 
 
@@ -445,6 +459,35 @@ def test_truncated_files_are_read_as_far_as_they_go_if_asked(tmp_path, part):
     assert 1000 < len(read_audio(path, partial=True)) < 60000
     with pytest.raises(MediaError):
         list(video_frames(path))
+
+
+@pytest.mark.parametrize("name, subtype", [("a.wav", "PCM_16"), ("a.wav", "PCM_24"), ("a.wav", "FLOAT"), ("a.flac", "PCM_16")])
+def test_truncated_sound_files_are_refused_or_read_as_far_as_they_go(tmp_path, name, subtype):
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 48000).astype(np.float32)
+    soundfile.write(tmp_path / name, wave, 16000, subtype=subtype)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(MediaError, match=name):
+        read_audio(tmp_path / name)
+    with pytest.raises(MediaError, match=name):
+        read_audio(tmp_path / name, 1.0, 2.0)
+    said = []
+    found = read_audio(tmp_path / name, partial=True, say=said.append)
+    assert 16000 < len(found) < 25000 and np.abs(found - wave[: len(found)]).max() < 1e-3 and said == ["audio is used as far as it goes"]
+    if name == "a.wav":  # what is wanted is there
+        assert len(read_audio(tmp_path / name, 0.2, 1.0)) == 12800
+
+
+@pytest.mark.parametrize("length", [b"\xff\xff\xff\xff", b"\x24\xf0\xff\x7f", b"\0\0\0\0"])
+def test_wav_files_that_do_not_know_their_length_are_whole(tmp_path, length):
+    """As ffmpeg and sox write them into a pipe."""
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[4:8] = length
+    if any(length):
+        content[40:44] = length
+    (tmp_path / "a.wav").write_bytes(content)
+    assert len(read_audio(tmp_path / "a.wav")) == 16000
 
 
 @pytest.mark.parametrize("samples", [1, 1599, 1600])

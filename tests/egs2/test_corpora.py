@@ -85,7 +85,7 @@ def test_lrs2(recipe, tmp_path):
 
 
 def test_lrs3_from_videos_and_published_landmarks_to_crops(recipe, tmp_path):
-    """Stages 1 to 4: a pretrain file of 18 s becomes two utterances, each cropped by its own part of the landmarks."""
+    """Stages 1 to 4: a pretrain file of 18 s becomes two utterances, each cropped by its own part of the landmarks, of a face that moves."""
     corpus, run = tmp_path / "lrs3", recipe("lrs3")
     face = np.random.default_rng(0).normal((128, 120), 20, (68, 2))
     face[48:] = (130, 160)
@@ -98,9 +98,9 @@ def test_lrs3_from_videos_and_published_landmarks_to_crops(recipe, tmp_path):
         write_media(corpus / f"{clip}.mp4", frames, frames / 25, size=256)
         path = tmp_path / "landmarks" / f"{clip}.pkl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pickle.dumps([face] * frames))
+        path.write_bytes(pickle.dumps([face + (0.2 * t, 0) for t in range(frames)]))
     out = run(
-        *("--stage", 1, "--stop_stage", 4, "--nj", 1, "--dump_args", f"--landmarks precomputed:{tmp_path}/landmarks --landmark_stride 1"),
+        *("--stage", 1, "--stop_stage", 4, "--nj", 1, "--dump_args", f"--landmarks precomputed:{tmp_path}/landmarks"),
         LRS3=str(corpus),
     )
     assert out.returncode == 0, out.stdout + out.stderr
@@ -110,6 +110,11 @@ def test_lrs3_from_videos_and_published_landmarks_to_crops(recipe, tmp_path):
     train = read_dir(dumped / "train_433h")
     assert train["text"]["lrs3_d_pretrain_00001_00"] == "w0 w1 w2 w3 w4 w5 w6 w7" and train["text"]["lrs3_d_pretrain_00001_01"] == "w8"
     assert [int(train["utt2num_frames"][f"lrs3_d_pretrain_00001_0{k}"]) for k in (0, 1)] == [375, 25]
+    assert set(read_dir(dumped / "test")["utt2num_frames"].values()) == {"10"}  # a whole file
+    crops = run.data.parent / train["video.scp"]["lrs3_d_pretrain_00001_01"]
+    with np.load(crops.with_suffix(".npz")) as geometry:
+        places = [np.linalg.solve(matrix[:, :2], 48 - matrix[:, 2])[0] for matrix in geometry["transforms"]]
+    assert np.abs(places - (130 + 0.2 * np.arange(400, 425))).max() < 0.7  # the corner is rounded to a pixel
     assert train["utt2num_samples"]["lrs3_d_pretrain_00001_01"] == "16000" and (dumped / "train_433h/dropped.jsonl").read_text() == ""
 
 
@@ -122,7 +127,8 @@ def test_lrs3_with_voxceleb2_by_whisper(recipe, tmp_path):
     assert out.returncode == 2 and "vox2/avsr_llm1/run.sh --stage 1 --stop_stage 1" in out.stdout
     make_vox2(tmp_path / "vox2")
     write_clip(tmp_path / "lrs3/test/x/00001", "ALSO IN VOXCELEB")  # a recording of both corpora
-    out = vox2(*STAGE_1, "--local_data_opts", f"--whisper {whisper} --batch_size 3", VOX2=str(tmp_path / "vox2"))
+    asked = ("--local_data_opts", f"--whisper {whisper} --batch_size 3")
+    out = vox2(*STAGE_1, *asked, VOX2=str(tmp_path / "vox2"))
     assert out.returncode == 0, out.stdout + out.stderr
     sizes = vox2.sizes()
     assert sizes.keys() == {"train", "valid", "test"} and sum(sizes.values()) == 8
@@ -132,8 +138,10 @@ def test_lrs3_with_voxceleb2_by_whisper(recipe, tmp_path):
     assert out.returncode == 0, out.stdout + out.stderr
     assert lrs3.sizes() == {"train_30h": 27, "train_433h": 36, "train_1759h": 36 + 3, "valid": 3, "test": 7}
     assert "left out 5 utterances" in out.stderr  # of that recording
-    out = vox2(*STAGE_1, VOX2=str(tmp_path / "vox2"))  # again: nothing is asked of Whisper
+    out = vox2(*STAGE_1, *asked, VOX2=str(tmp_path / "vox2"))  # again: nothing is asked of Whisper
     assert out.returncode == 0 and "data/unlabelled is there already" in out.stdout
+    out = vox2(*STAGE_1, VOX2=str(tmp_path / "vox2"))  # another Whisper, in the same folder
+    assert out.returncode == 1 and f"data/train was made with {{'whisper': '{whisper}'" in (vox2.data / "log/whisper.1.log").read_text()
 
 
 def test_lrs3_from_label_files(recipe, tmp_path):

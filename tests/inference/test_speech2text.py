@@ -181,6 +181,19 @@ def test_very_short_inputs_have_no_text(experiment, greedy, caplog):
         greedy.encode(*short)
 
 
+def faces(monkeypatch, frames, count):
+    """Any video file has these pictures, all of ``count`` faces in the same place."""
+
+    class Track:
+        faces, free = count, False
+
+        def __call__(self, frame):
+            return np.random.default_rng(0).uniform((10, 10), (50, 40), (68, 2)) if count else None
+
+    monkeypatch.setattr(module, "video_frames", lambda path: iter(frames))
+    monkeypatch.setattr(landmarks, "get_backend", lambda name: SimpleNamespace(track=lambda path, first: Track()))
+
+
 def test_files_that_lack_a_stream_or_a_face(experiment, greedy, tmp_path, monkeypatch, caplog):
     speech, video = utterance(0, 25)
     soundfile.write(tmp_path / "sound.wav", speech / 10, 16000)
@@ -194,14 +207,33 @@ def test_files_that_lack_a_stream_or_a_face(experiment, greedy, tmp_path, monkey
         greedy(speech=mouth)
     with pytest.raises(NoStreamError, match="sound.wav: found no video"):
         greedy(video=sound)
-    monkeypatch.setattr(module, "read_video", lambda path: np.zeros((25, 48, 64, 3), np.uint8))
-    monkeypatch.setitem(landmarks.BACKENDS, "litert", lambda _: SimpleNamespace(track=lambda path, first: lambda frame: None))
-    landmarks.get_backend.cache_clear()
+    faces(monkeypatch, np.zeros((25, 48, 64, 3), np.uint8), 0)
     (faceless,) = greedy(sound, mouth)
     assert faceless[2] == blind[2] and "mouth.mp4: found no face in any of 25 frames" in caplog.text
     with pytest.raises(NoFaceError, match="mouth.mp4: found no face"):
         greedy(video=mouth)
-    landmarks.get_backend.cache_clear()
+
+
+class Frame(np.ndarray):
+    """A picture that counts how many are alive."""
+
+    alive = most = 0
+
+    def __array_finalize__(self, source):
+        Frame.alive += 1
+        Frame.most = max(Frame.most, Frame.alive)
+
+    def __del__(self):
+        Frame.alive -= 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_faces_of_a_long_video_are_cropped_as_they_come_and_several_are_told(greedy, monkeypatch, caplog, count):
+    faces(monkeypatch, (np.full((48, 64, 3), t % 250, np.uint8).view(Frame) for t in range(1000)), count)
+    assert module._read_video("clip.mp4").shape == (1000, 96, 96)
+    assert 0 < Frame.most < 2 * 100  # an array and a view of it each
+    told = "clip.mp4: 3 faces are seen at once; the largest of the first frame is followed"
+    assert [record.message for record in caplog.records] == ([told] if count > 1 else [])
 
 
 def test_sound_and_video_of_different_lengths_are_warned_of(greedy, caplog):

@@ -36,8 +36,13 @@ _AUTO_AVSR_TARGET = np.array([_MEAN_FACE[i] for i in _AUTO_AVSR], np.float32)
 _AVHUBERT_TARGET = np.array([_MEAN_FACE[i] for i in _AVHUBERT]) @ [1, 1j]
 _SMOOTH = 6  # frames on each side, auto_avsr
 _WINDOW = 12  # frames from the current one on, AV-HuBERT
+_MOST_SCALE = 100  # crop pixels per picture pixel: of a face whose eyes are less than a pixel apart
 _NO_FACE = np.full((68, 2), np.nan, np.float32)
 _NO_CROP = np.full((2, 3), np.nan)
+
+
+class LandmarkError(ValueError):
+    """Landmarks that are none of a face: no similarity leads from them to the mean face."""
 
 
 def fill_gaps(found: Iterable[np.ndarray | None]) -> Iterator[np.ndarray]:
@@ -73,6 +78,9 @@ def auto_avsr(landmarks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
     Yields:
         for each frame the affine map (2, 3) from the picture to the 96 x 96 patch; NaN where the landmarks are.
+
+    Raises:
+        LandmarkError: the stable points of a frame coincide.
     """
     for seen, run in _runs(landmarks):
         yield from map(_auto_avsr_transform, smooth(run)) if seen else (_NO_CROP for _ in run)
@@ -102,15 +110,13 @@ def _smoothed(known: list[np.ndarray], sums: list[np.ndarray], t: int, margin: i
 
 def _auto_avsr_transform(points: np.ndarray) -> np.ndarray:
     matrix, _ = cv2.estimateAffinePartial2D(points[_AUTO_AVSR].astype(np.float32), _AUTO_AVSR_TARGET, method=cv2.LMEDS)
-    if matrix is None:
-        raise ValueError("the face landmarks of a frame all coincide: expected 68 distinct points")
     return _around_mouth(matrix, points)
 
 
 def avhubert(landmarks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """AV-HuBERT's crop: the similarity is fitted to the mean of this and the next 11 frames, the mouth is that of the frame.
 
-    The last 11 frames take the last similarity fitted. Args and yields as of ``auto_avsr``.
+    The last 11 frames take the last similarity fitted. Args, yields and raises as of ``auto_avsr``.
     """
     for seen, run in _runs(landmarks):
         yield from _avhubert_transforms(run) if seen else (_NO_CROP for _ in run)
@@ -129,17 +135,21 @@ def _avhubert_transforms(run: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     yield from (_around_mouth(similarity, points) for points in window)
 
 
-def _least_squares(points: np.ndarray) -> np.ndarray:
-    """Similarity (2, 3) of least squares from points (68, 2) to the mean face, in closed form by complex numbers."""
+def _least_squares(points: np.ndarray) -> np.ndarray | None:
+    """Similarity (2, 3) of least squares from points (68, 2) to the mean face, in closed form by complex numbers; None if there is none."""
     source = points[_AVHUBERT].astype(np.float64) @ [1, 1j]
     centred = source - source.mean()
-    turn = np.vdot(centred, _AVHUBERT_TARGET) / np.vdot(centred, centred).real
+    if not (spread := np.vdot(centred, centred).real):
+        return None
+    turn = np.vdot(centred, _AVHUBERT_TARGET) / spread
     shift = _AVHUBERT_TARGET.mean() - turn * source.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def _around_mouth(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _around_mouth(matrix: np.ndarray | None, points: np.ndarray) -> np.ndarray:
     """Shift a map to the canvas (2, 3) so that it leads to the patch around the mouth of ``points`` (68, 2)."""
+    if matrix is None or not np.hypot(*matrix[:, 0]) <= _MOST_SCALE:
+        raise LandmarkError("found the stable face landmarks of a frame in one point; expected those of a face: make or fetch the landmarks again")
     mouth = points[_MOUTH].mean(0) @ matrix[:, :2].T + matrix[:, 2]
     # The patch is kept inside the canvas, as AV-HuBERT does; auto_avsr fails or cuts it there.
     shifted = matrix.copy()

@@ -34,9 +34,11 @@ class Track(Protocol):
 
     Attributes:
         faces: the most faces seen at once.
+        free: looking costs nothing (the landmarks are known), so every frame is to be looked at, whatever the stride.
     """
 
     faces: int
+    free: bool
 
     def __call__(self, frame: np.ndarray) -> np.ndarray | None:
         """Landmarks (68, 2) of the next frame (H, W, 3) uint8 RGB, or None where it has no face."""
@@ -106,6 +108,8 @@ class LiteRTFaceMesh:
 
 class MeshTrack:
     """Follows a face by its mesh. At first it is the largest; a lost one is looked for where it was, else the largest again."""
+
+    free = False
 
     def __init__(self, model: LiteRTFaceMesh) -> None:
         self.faces = 0

@@ -3,6 +3,8 @@
 Shapes: H height, W width; points are (x, y) in pixels.
 """
 
+import weakref
+
 import numpy as np
 
 from espnet2_avsr_llm.data.roi.landmarks import MESH_TO_68
@@ -27,11 +29,16 @@ class MediapipeFaceMesh:
 
     def track(self, path: str = "", first: int = 0) -> "MediapipeTrack":
         """See ``LandmarkBackend``."""
-        return MediapipeTrack(self._face_mesh(max_num_faces=_MOST_FACES))
+        mesh = self._face_mesh(max_num_faces=_MOST_FACES)
+        track = MediapipeTrack(mesh)
+        weakref.finalize(track, mesh.close)  # its graph would outlive it otherwise
+        return track
 
 
 class MediapipeTrack:
     """Follows one of the faces that mediapipe tracks: at first the largest, then the one nearest to where it was."""
+
+    free = False
 
     def __init__(self, mesh) -> None:
         self.faces = 0

@@ -48,6 +48,7 @@ class PrecomputedTrack:
     """Gives the landmarks of one frame after the other."""
 
     faces = 1
+    free = True
 
     def __init__(self, landmarks: list[np.ndarray | None]) -> None:
         self._landmarks = iter(landmarks)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from espnet2_avsr_llm.data.roi import NoFaceError, crop, landmarks, mouth_crops, mouth_roi
+from espnet2_avsr_llm.data.roi.precomputed import PrecomputedTrack
 
 RNG = np.random.default_rng(0)
 RECIPES = sorted(crop.CROPS)
@@ -84,6 +85,16 @@ def test_patch_stays_in_the_canvas(recipe):
     assert np.abs(corner - (256 - 96)).max() < 0.1
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("place", [0, 100.3])
+@pytest.mark.parametrize("n", [3, 20])
+def test_stable_points_in_one_place_are_no_face(recipe, place, n):
+    points = np.full((68, 2), float(place))
+    points[0] = (5, 7)  # so that not all 68 coincide
+    with pytest.raises(crop.LandmarkError, match="stable face landmarks of a frame in one point"):
+        stacked(crop.CROPS[recipe]([points] * n))
+
+
 def umeyama(source, target):
     """Similarity of least squares by singular values (Umeyama 1991), as scikit-image fits it."""
     a, b = source - source.mean(0), target - target.mean(0)
@@ -153,7 +164,7 @@ AS_RELEASED = {
 def test_crops_are_those_of_the_released_programs(recipe, n):
     landmarks = moving_face(n, {0, 5, 6, 7, n - 1})
     frame = cv2.GaussianBlur(RNG.integers(0, 256, (260, 280, 3), dtype=np.uint8), (7, 7), 0)
-    found = list(mouth_crops([frame] * n, lambda _, of=iter(landmarks): next(of), recipe, 1))
+    found = list(mouth_crops([frame] * n, PrecomputedTrack(landmarks), recipe))
     for one, (matrix, corner) in zip(found, released(landmarks, *AS_RELEASED[recipe]), strict=True):
         assert np.abs(one.transform - matrix + np.column_stack([np.zeros((2, 2)), corner])).max() < 1e-3
         canvas = cv2.cvtColor(cv2.warpAffine(frame, matrix, (256, 256)), cv2.COLOR_RGB2GRAY)
@@ -185,6 +196,7 @@ class FakeTrack:
     """Finds `face()` where the frame is not black."""
 
     faces = 1
+    free = False
 
     def __call__(self, frame):
         return placed(face()[0], 1, 0, np.array([10, 20])) if frame.any() else None

@@ -24,8 +24,14 @@ def seen(monkeypatch):
     frames = []
 
     class FaceMesh:
+        open = 0
+
         def __init__(self, max_num_faces):
             assert max_num_faces > 1
+            FaceMesh.open += 1
+
+        def close(self):
+            FaceMesh.open -= 1
 
         def process(self, frame):
             return SimpleNamespace(multi_face_landmarks=frames.pop(0) or None)
@@ -54,6 +60,15 @@ def test_the_largest_face_is_followed_where_it_goes(seen):
     places = [None if p is None else p[:, 0].mean() / 100 - size * off_centre for p, size in zip(found, (0.3, 0.2, 0, 0.2))]
     assert places == [pytest.approx(0.7), pytest.approx(0.65), None, pytest.approx(0.6)]
     assert track.faces == 2
+
+
+def test_the_mesh_of_a_clip_is_closed_with_it(seen):
+    face_mesh = sys.modules["mediapipe.python.solutions.face_mesh"].FaceMesh
+    for _ in range(3):
+        track = get_backend("mediapipe").track("", 0)
+    assert face_mesh.open == 1
+    del track
+    assert face_mesh.open == 0
 
 
 def test_without_the_package_the_way_out_is_named(monkeypatch):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes data/{train,valid,test} of the corpus in ${VOX2}, with transcripts by Whisper. A killed run goes on where it was.
+# Writes data/{train,valid,test} of the corpus in ${VOX2}, with transcripts by Whisper, which goes on where it was killed.
 set -e
 set -u
 set -o pipefail
