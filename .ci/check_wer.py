@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 
-def read_rates(exp: Path) -> tuple[dict[str, float], int]:
-    """WER in percent by condition, and the number of test utterances."""
+def read_rates(exp: Path, task: str) -> tuple[dict[str, float], int]:
+    """WER in percent of a task by condition, and the number of test utterances."""
     rates, sentences = {}, 0
-    for path in sorted(exp.glob("*/*/*/*/score_wer/result.json")):
+    for path in sorted(exp.glob(f"*/*/{task}_*/*/score_wer/result.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         rates[path.parts[-3]] = result["percent"]
         sentences = result["sentences"]
     if "clean" not in rates:
-        sys.exit(f"{exp}: no */*/*/clean/score_wer/result.json: the recipe did not reach stage 13 for it")
+        sys.exit(f"{exp}: no */*/{task}_*/clean/score_wer/result.json: the recipe did not reach stage 13 for it")
     return rates, sentences
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         exps = sorted(args.expdir.glob(f"llama_avsr_{task}*"))
         if len(exps) != 1:
             sys.exit(f"{args.expdir}: expected one folder llama_avsr_{task}*, found {[e.name for e in exps]}")
-        rates, sentences = read_rates(exps[0])
+        rates, sentences = read_rates(exps[0], task)
         tables.append(rates)
         if sentences < args.min_utterances:
             sys.exit(f"{exps[0]}: {sentences} test utterances, expected at least {args.min_utterances}")

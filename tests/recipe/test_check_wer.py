@@ -15,12 +15,18 @@ GOOD = {
 }
 
 
+def write(folder, model, request, condition, percent, sentences):
+    path = folder / model / "greedy" / "test" / request / condition / "score_wer" / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"percent": percent, "sentences": sentences}))
+
+
 def check(folder, rates, *args, sentences=160):
     for task, conditions in rates.items():
         for condition, percent in conditions.items():
-            path = folder / f"llama_avsr_{task}" / "greedy" / "test" / task / condition / "score_wer" / "result.json"
-            path.parent.mkdir(parents=True)
-            path.write_text(json.dumps({"percent": percent, "sentences": sentences}))
+            write(folder, f"llama_avsr_{task}", f"{task}_audio4", condition, percent, sentences)
+    for condition in rates["asr"]:  # the audio-visual model decodes sound alone too, which is not looked at
+        write(folder, "llama_avsr_avsr", "asr_audio4", condition, 100.0, sentences)
     return subprocess.run([sys.executable, str(PROGRAM), str(folder), *args], capture_output=True, text=True)
 
 
