@@ -35,6 +35,20 @@ DEFAULTS = dict(
     grad_clip=10.0,
 )
 
+# Options of ESPnet that nothing here reads, by why.
+UNREAD = {
+    "adapters are chosen by --adapter": ("use_adapter",),
+    "checkpoints hold what is trained, and are averaged at the end": ("save_strategy", "nbest_averaging_interval", "wandb_model_log_interval"),
+    "many GPUs run on DDP": ("sharded_ddp", "ddp_comm_hook"),
+    "an LLM gives no attention plots": ("num_att_plot",),
+    "each part has a dtype of its own (--llm_conf dtype=...)": ("train_dtype",),
+    "a batch is --batch_bins LLM tokens and at most --batch_frames frames": (
+        *("batch_type", "valid_batch_type", "batch_size", "valid_batch_size", "min_batch_size", "fold_length"),
+        *("sort_in_batch", "sort_batch", "shuffle_within_batch", "drop_last_iter"),
+    ),
+    "files are read one by one, as they are needed": ("max_cache_size", "valid_max_cache_size", "multi_task_dataset", "allow_multi_rates"),
+}
+
 
 class AVSRLLMTask(AbsTask):
     """``python -m espnet2_avsr_llm.bin.avsr_llm_train``."""
@@ -45,7 +59,17 @@ class AVSRLLMTask(AbsTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """As of ESPnet, whose ``--init_param`` would unpickle its file without restriction."""
+        """As of ESPnet, whose ``--init_param`` would unpickle its file without restriction.
+
+        Raises:
+            ValueError: an option is set that would be ignored.
+        """
+        parser = cls.get_parser()
+        for why, names in UNREAD.items():
+            for name in names:
+                value, default = getattr(args, name, None), parser.get_default(name)
+                if value != default:
+                    raise ValueError(f"--{name} {value} is not supported, leave it at {default}: {why}")
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         super().main_worker(args)
 

@@ -19,7 +19,6 @@ from espnet2_avsr_llm.compat import AbsEpochStepScheduler, AbsValEpochStepSchedu
 from espnet2_avsr_llm.scheduler import WarmupCosine
 
 RESUME_FILE = "checkpoint.pth"
-UNSUPPORTED = ("use_adapter", "sharded_ddp", "ddp_comm_hook", "num_att_plot")  # options of ESPnet's own trainer
 
 
 class AVSRLLMTrainer(Trainer):
@@ -27,17 +26,17 @@ class AVSRLLMTrainer(Trainer):
 
     @classmethod
     def build_options(cls, args):
-        """ESPnet's options.
+        """ESPnet's options; ``keep_nbest_models`` becomes a list, as ESPnet's own trainer makes one of it.
 
         Raises:
-            ValueError: one asks for what this trainer does not do.
+            ValueError: many GPUs are asked for, but one process.
         """
-        for name in UNSUPPORTED:
-            if getattr(args, name, None):
-                raise ValueError(f"--{name} is not supported: adapters are chosen by --adapter, and many GPUs run on DDP")
         if args.ngpu > 1 and not args.distributed:
             raise ValueError(f"--ngpu {args.ngpu} needs --multiprocessing_distributed true")
-        return super().build_options(args)
+        options = super().build_options(args)
+        keep = options.keep_nbest_models
+        options.keep_nbest_models = [keep] if isinstance(keep, int) else keep or [1]
+        return options
 
     @classmethod
     def run(
@@ -193,9 +192,12 @@ def _save(output_dir: Path, epoch: int, options, model, reporter, optimizers, sc
 
 
 def _average(output_dir: Path, reporter: Reporter, options) -> None:
-    """``PHASE.KEY.ave_Nbest.pth`` for each criterion and N, and ``PHASE.KEY.ave.pth`` for the largest N."""
+    """``PHASE.KEY.ave_Nbest.pth`` for each criterion and N, and ``PHASE.KEY.ave.pth`` for the largest N.
+
+    Of the epochs that are still there: a resumed run may ask for more than the one before kept.
+    """
     for phase, key, mode in _criteria(reporter, options):
-        epochs = reporter.sort_epochs(phase, key, mode)
+        epochs = [e for e in reporter.sort_epochs(phase, key, mode) if (output_dir / f"{e}epoch.pth").exists()]
         for n in sorted({min(n, len(epochs)) for n in options.keep_nbest_models}):
             name = f"{phase}.{key}.ave_{n}best.pth"
             checkpoint.save(checkpoint.average(output_dir / f"{e}epoch.pth" for e in epochs[:n]), output_dir / name)

@@ -1,13 +1,14 @@
 """The task's options: ours in ESPnet's parser, and defaults that avoid its defects."""
 
 import argparse
+import re
 
 import pytest
 import torch
 
 from espnet2_avsr_llm.build import PARTS
 from espnet2_avsr_llm.compat import Trainer, scheduler_classes
-from espnet2_avsr_llm.task import AVSRLLMTask
+from espnet2_avsr_llm.task import UNREAD, AVSRLLMTask
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,15 @@ def test_defaults_avoid_known_defects(parser):
     assert args.num_att_plot == 0  # would call attentions that an LLM does not have
     assert args.unused_parameters is True  # a rank without video would hang
     assert len(args.best_model_criterion) == 1 and args.cudnn_deterministic is False
+
+
+@pytest.mark.parametrize("name", [name for names in UNREAD.values() for name in names])
+def test_options_that_would_be_ignored_are_refused(parser, name):
+    (action,) = (a for a in parser._actions if a.dest == name)  # or the name is not ESPnet's
+    args = parser.parse_args(["--output_dir", "x"])
+    setattr(args, name, action.choices[0] if action.choices and action.choices[0] != action.default else "another")
+    with pytest.raises(ValueError, match=f"--{name} .* is not supported, leave it at {re.escape(str(action.default))}"):
+        AVSRLLMTask.main_worker(args)
 
 
 def test_the_trainer_and_the_scheduler_are_ours():
