@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Collection, Mapping
 
 import torch
 
@@ -43,21 +43,33 @@ def build(config: Mapping[str, Any], model_class: type[AVSRLLM] = AVSRLLM) -> AV
         The model; under ``torch.device("meta")`` without storage.
 
     Raises:
-        ValueError: unknown name or option, or a plan that asks for a stream that no frontend yields.
+        ValueError: unknown name or option, or parts that do not fit together (:func:`stream_widths`).
         SourceError: a pretrained part is missing.
     """
     plan = part(config, "plan")
     frontends = build_frontends(config)
-    widths = {stream: width for frontend in frontends.values() for stream, width in frontend.streams.items()}
-    rates = plan.rates()
-    if set(rates) != set(widths):
-        raise ValueError(f"The plan reads the streams {sorted(rates)}, but the frontends yield {sorted(widths)}")
+    widths, rates = stream_widths(plan, frontends.values()), plan.rates()
     compression = part(config, "compression")
     llm = part(config, "llm")
     sizes = {s: {r: compression.output_size(widths[s], r) for r in rs} for s, rs in rates.items()}
     projector = part(config, "projector", input_sizes=sizes, output_size=llm.width)
     adapter = part(config, "adapter", llm=llm, passes=plan.all_passes())
     return model_class(frontends, compression, projector, llm, adapter, plan, _losses(config))
+
+
+def stream_widths(plan, frontends: Collection[AbsFrontend]) -> dict[str, int]:
+    """Feature width of each stream of the frontends.
+
+    Raises:
+        ValueError: the plan reads others, two frontends yield the same one, or one hears waveforms and the other filterbanks.
+    """
+    streams = [item for f in frontends for item in f.streams.items()]
+    names = sorted(stream for stream, _ in streams)
+    if len({f.filterbanks for f in frontends if "speech" in f.inputs}) > 1:
+        raise ValueError("One frontend hears waveforms and the other filterbanks (AV-HuBERT): an utterance has one form of speech. Choose one")
+    if names != sorted(plan.rates()):
+        raise ValueError(f"The plan reads the streams {sorted(plan.rates())}, but the frontends yield {names}")
+    return dict(streams)
 
 
 def build_frontends(config: Mapping[str, Any]) -> dict[str, AbsFrontend]:

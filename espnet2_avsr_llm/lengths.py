@@ -1,11 +1,15 @@
-"""Count the LLM tokens of a pass without running anything."""
+"""Count the features of an utterance and the LLM tokens of a pass without running anything."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping
+from typing import TYPE_CHECKING, Iterable, Mapping
 
+from espnet2_avsr_llm.data import SAMPLES_PER_FRAME
 from espnet2_avsr_llm.pass_plan import Pass
+
+if TYPE_CHECKING:
+    from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend
 
 DELIMITERS = {"audio": 2, "video": 2, "audiovisual": 0}
 EOS = 1
@@ -33,6 +37,18 @@ class TokenCount:
     def total(self, text: int) -> int:
         """The prefix, ``text`` tokens and EOS."""
         return self.prefix + text + EOS
+
+
+def count_features(frontends: Iterable[AbsFrontend], counts: Mapping[str, int]) -> dict[str, int]:
+    """Encoder features of each stream of an utterance.
+
+    Args:
+        frontends: of the model.
+        counts: number of samples (``speech``) and frames (``video``); where it has both, sound is as long as the video (data/preprocess.py).
+    """
+    if counts.get("speech") and counts.get("video"):
+        counts = {**counts, "speech": counts["video"] * SAMPLES_PER_FRAME}
+    return {stream: f.num_frames(stream, counts) for f in frontends for stream in f.streams}
 
 
 def count_tokens(pass_: Pass, frames: Mapping[str, int], prompt: int, bos: int = 1) -> TokenCount:

@@ -13,8 +13,7 @@ def test_count_equals_layout(make_model, make_batch, compression, samples, frame
     (pass_,) = model.plan.passes()
     inputs, _ = model.prepare(model.encode(model.inputs(batch)), pass_, (batch["text"], batch["text_lengths"]))
     task = {(True, True): "avsr", (False, True): "vsr", (True, False): "asr"}[bool(samples), bool(frames)]
-    frontends = model.frontends
-    counted = {"audio": frontends["audio_frontend"].num_frames(samples), "video": frontends["video_frontend"].num_frames(frames)}
+    counted = {s: f.num_frames(s, {"speech": samples, "video": frames}) for f in model.frontends.values() for s in f.streams}
     count = count_tokens(pass_, counted, len(model.llm.tokens.prompt_ids(task)))
     assert count.total(letters) == inputs.attention_mask.sum()
     decoding, _ = model.prepare(model.encode(model.inputs(batch)), pass_)

@@ -53,6 +53,21 @@ def test_streams_of_plan_and_frontends_must_agree(tiny_config):
         build(tiny_config() | {"video_frontend": None})
 
 
+def test_two_frontends_with_one_stream_are_refused(tiny_config, sources):
+    """One of them would be encoded for nothing."""
+    twice = {"video_frontend": "whisper", "video_frontend_conf": {"source": sources["whisper"]}}
+    with pytest.raises(ValueError, match=r"reads the streams \['audio'\], but the frontends yield \['audio', 'audio'\]"):
+        build(tiny_config("asr") | twice)
+
+
+def test_frontends_that_hear_differently_are_refused(tiny_config):
+    """Whisper reads waveforms, AV-HuBERT filterbanks."""
+    passes = [{"task": "asr", "rates": {"audio": 4}}, {"task": "avsr", "rates": {"audiovisual": 2}}]
+    config = tiny_config(video_frontend="avhubert", video_frontend_conf={"streams": ["audiovisual"]}, passes=passes)
+    with pytest.raises(ValueError, match="One frontend hears waveforms and the other filterbanks"):
+        build(config)
+
+
 def test_registering_a_class_is_enough(tiny_config, monkeypatch):
     from espnet2_avsr_llm.compression import COMPRESSIONS, AvgPool
 

@@ -8,11 +8,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from espnet2_avsr_llm.data import MISSING
+from espnet2_avsr_llm.data import INPUTS_PER_SECOND, MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.tables import LENGTH_TABLES, PATH_TABLES, Row, count, read_dir, rows, split_line, table_names, write_dir, writing
 
-RATES = {"utt2num_samples": 16000, "utt2num_frames": 25}  # per second
 _SHOWN = 1000  # problems of one kind
 
 
@@ -93,7 +92,7 @@ def drop_reason(row: Row, shortest: float, longest: float) -> str | None:
         return "empty text"
     if not media_of(row):
         return "neither sound nor video"
-    for scp, (name, rate) in zip(PATH_TABLES, RATES.items()):
+    for scp, name, rate in zip(PATH_TABLES, LENGTH_TABLES, INPUTS_PER_SECOND.values()):
         seconds = int(row.get(name, 0)) / rate
         if scp in media_of(row) and name in row and not shortest <= seconds <= longest:
             return f"{seconds:.2f} s by {name} is outside {shortest:g} to {longest:g} s"

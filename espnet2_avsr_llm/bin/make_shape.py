@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
+
+from espnet2_avsr_llm.data import SAMPLES_PER_FRAME
 
 LENGTHS = {"speech": "utt2num_samples", "video": "utt2num_frames"}
 
@@ -33,41 +36,29 @@ def main(argv: list[str] | None = None) -> None:
 
 def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:
     """LLM tokens over the passes of the longest step, and 25-fps frames, of each utterance."""
-    from espnet2_avsr_llm.build import PARTS, outline
-    from espnet2_avsr_llm.lengths import count_tokens
+    from espnet2_avsr_llm.build import outline, part, stream_widths
+    from espnet2_avsr_llm.data.tables import read_table
+    from espnet2_avsr_llm.lengths import count_features, count_tokens
     from espnet2_avsr_llm.llm.tokens import load_tokens
-    from espnet2_avsr_llm.registry import construct
 
     llm = config["llm_conf"]
     tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
-    plan = construct(PARTS["plan"], config["plan"], config["plan_conf"])
+    plan, frontends = part(config, "plan"), outline(config)
+    stream_widths(plan, frontends)
     prompts = {task: len(tokens.prompt_ids(task)) for task in {p.task for p in plan.all_passes()}}
     bos = int(tokens.bos_id is not None)
-    frontends = outline(config)
-    counts = {name: _read_ints(data_dir / LENGTHS[name]) for name in {f.inputs[0] for f in frontends}}
+    tables = {name: read_table(data_dir / LENGTHS[name]) for name in {name for f in frontends for name in f.inputs}}
     lengths = {}
-    for line in (data_dir / "text").read_text(encoding="utf-8").splitlines():
-        utt, _, text = line.partition(" ")
-        frames = {stream: f.num_frames(counts[f.inputs[0]][utt]) for f in frontends for stream in f.streams}
+    for utt, text in read_table(data_dir / "text").items():
+        counts = {name: int(of[utt]) for name, of in tables.items()}
+        frames = count_features(frontends, counts)
         length = len(tokens.encode(text))
         for p in plan.all_passes():
             if not any(count_tokens(p, frames, 0).streams.values()):
                 raise ValueError(f"{data_dir}: {utt} has no audio and no video token in the pass {p.name} (features: {frames}): leave it out, or the pass")
         total = sum(count_tokens(p, frames, prompts[p.task], bos).total(length) for p in plan.longest())
-        lengths[utt] = total, max(_video_frames(name, of[utt]) for name, of in counts.items())
+        lengths[utt] = total, counts.get("video") or math.ceil(counts["speech"] / SAMPLES_PER_FRAME)
     return lengths
-
-
-def _video_frames(name: str, count: int) -> int:
-    """Length as 25-fps frames, whatever the input."""
-    from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME
-
-    return count if name == "video" else -(-count // SAMPLES_PER_FRAME)
-
-
-def _read_ints(path: Path) -> dict[str, int]:
-    pairs = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
-    return {utt: int(value) for utt, value in pairs}
 
 
 if __name__ == "__main__":

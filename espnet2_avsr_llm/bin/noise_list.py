@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from espnet2_avsr_llm.data import MISSING
+from espnet2_avsr_llm.data import MISSING, SAMPLE_RATE
 from espnet2_avsr_llm.data.atomic import write_text
 from espnet2_avsr_llm.data.tables import read_table
 
@@ -181,7 +181,7 @@ def write_babble(path: Path, waves: dict[str, str], speakers: dict[str, list[str
     order = list(rng.permutation(sorted(speakers)))
     talkers = [speakers[order[i % len(order)]] for i in range(N_TALKERS)]
     tracks = [_track([waves[utt] for utt in rng.permutation(utts)]) for utts in talkers]
-    write_audio(path, make_babble(tracks, SECONDS * 16000, rng) * _LEVEL)
+    write_audio(path, make_babble(tracks, SECONDS * SAMPLE_RATE, rng) * _LEVEL)
 
 
 def _track(files: Sequence[str]):
@@ -192,7 +192,7 @@ def _track(files: Sequence[str]):
 
     pieces, n_samples = [], 0
     for file in files:
-        if n_samples >= SECONDS * 16000:
+        if n_samples >= SECONDS * SAMPLE_RATE:
             break
         pieces.append(read_audio(file))
         n_samples += len(pieces[-1])

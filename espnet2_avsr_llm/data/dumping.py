@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from espnet2_avsr_llm.data import media
+from espnet2_avsr_llm.data import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, media
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.journal import Entry
-from espnet2_avsr_llm.data.media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError, NoStreamError
+from espnet2_avsr_llm.data.media import MediaError, NoStreamError
 from espnet2_avsr_llm.data.preprocess import LENGTH_TOLERANCE, cut_or_pad
 from espnet2_avsr_llm.data.roi import NoFaceError, mouth_crops
-from espnet2_avsr_llm.data.roi.crop import LandmarkError
 from espnet2_avsr_llm.data.roi.landmarks import get_backend
 
 
@@ -73,7 +72,7 @@ def dump_utterance(job: Job, settings: Settings, workplace: Path) -> Entry:
         entry = _dump(job, settings, workplace, notes)
     except MediaError as error:
         entry = {"reason": str(error)}
-    except (NoFaceError, LandmarkError) as error:
+    except NoFaceError as error:
         entry = {"reason": f"{job.video}: {error}"}
     return {"utt": job.utt, **entry, **({"notes": notes} if notes else {})}
 

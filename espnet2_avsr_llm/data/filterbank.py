@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from espnet2_avsr_llm.data.media import SAMPLE_RATE
+from espnet2_avsr_llm.data import SAMPLE_RATE
 
 FRAME, STEP, FFT = 400, 160, 512
 BANDS, STACKED = 26, 4

@@ -18,11 +18,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from espnet2_avsr_llm.data import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from espnet2_avsr_llm.data.atomic import atomic_path
 
-SAMPLE_RATE = 16000
-FPS = 25
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 ROI_SIZE = 96
 
 # A playlist renamed to .mp4 must not make the decoder open other files or addresses.

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from espnet2_avsr_llm.data import SAMPLE_RATE
 from espnet2_avsr_llm.data.atomic import write_text
-from espnet2_avsr_llm.data.media import SAMPLE_RATE, read_audio
+from espnet2_avsr_llm.data.media import read_audio
 
 _DRAWS = 100  # of noise that is not silent
 N_TALKERS = 30  # of a babble, as in AV-HuBERT (arXiv:2201.02184)

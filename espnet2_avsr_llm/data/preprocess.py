@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from espnet2_avsr_llm.data.filterbank import stacked_filterbanks
-from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME
+from espnet2_avsr_llm.data import SAMPLES_PER_FRAME
 from espnet2_avsr_llm.data.noise import NoiseSource, mix, named_rng
 from espnet2_avsr_llm.data.transforms import adaptive_time_mask, center_crop, hflip, normalise, random_crop
 

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import torch
 
-from espnet2_avsr_llm.data.media import SAMPLE_RATE
+from espnet2_avsr_llm.data import SAMPLE_RATE
 from espnet2_avsr_llm.data.text import normalise
 from espnet2_avsr_llm.hub.resolve import resolve
 

@@ -85,10 +85,14 @@ class AbsFrontend(Pretrained, ABC):
             For each stream the features ``(B, T, F)`` and their lengths ``(B,)``; positions beyond a length are zero.
         """
 
-    @staticmethod
     @abstractmethod
-    def num_frames(num_inputs: int) -> int:
-        """Number of features that an input of ``num_inputs`` samples (speech) or frames (video) gives."""
+    def num_frames(self, stream: str, counts: Mapping[str, int]) -> int:
+        """Number of features of a stream.
+
+        Args:
+            stream: one of :attr:`streams`.
+            counts: number of samples (``speech``) and frames (``video``) of an utterance, by name; one that it lacks may be left out.
+        """
 
     @property
     def dtype(self) -> torch.dtype:

@@ -54,17 +54,15 @@ class AVHubertFrontend(AbsFrontend):
         read = {name for stream in streams for name in READ_BY[stream]}
         self.inputs = tuple(name for name in ("video", "speech") if name in read)
         self.filterbanks = "speech" in read
-        if self.inputs == ("speech",):
-            self.num_frames = num_stacked
-
-    @staticmethod
-    def num_frames(num_inputs: int) -> int:
-        """One feature per video frame."""
-        return num_inputs
 
     def inputs_of(self, stream: str) -> tuple[str, ...]:
         """Those of :attr:`inputs` that a stream is made from."""
         return READ_BY[stream]
+
+    def num_frames(self, stream: str, counts: Mapping[str, int]) -> int:
+        """One feature per video frame or stacked filterbank, of the longer of the two where both are read."""
+        lengths = {"video": counts.get("video", 0), "speech": num_stacked(counts.get("speech", 0))}
+        return max(lengths[name] for name in READ_BY[stream])
 
     def forward(self, **inputs: Lengthed) -> dict[str, Lengthed]:
         """Encode.

@@ -50,12 +50,12 @@ class HFSpeechFrontend(AbsFrontend):
         for layer in getattr(self.encoder.encoder.pos_conv_embed, "layers", []):  # data2vec stacks several convolutions
             layer.register_forward_hook(lambda *call: call[-1] * self._valid)
 
-    def num_frames(self, num_inputs: int) -> int:
-        """Features of a clip of ``num_inputs`` samples: positions at which every convolution is full."""
-        config = self.encoder.config
+    def num_frames(self, stream: str, counts: Mapping[str, int]) -> int:
+        """Features of a clip: positions at which every convolution is full."""
+        config, number = self.encoder.config, counts.get("speech", 0)
         for kernel, stride in zip(config.conv_kernel, config.conv_stride):
-            num_inputs = max(0, (num_inputs - kernel) // stride + 1)
-        return num_inputs
+            number = max(0, (number - kernel) // stride + 1)
+        return number
 
     def forward(self, speech: Lengthed) -> dict[str, Lengthed]:
         """Encode.
@@ -68,7 +68,7 @@ class HFSpeechFrontend(AbsFrontend):
             ``{"audio": (features (B, T, F), lengths (B,))}`` with ``T`` the longest length of the batch.
         """
         wave, samples = speech
-        frames = torch.tensor([self.num_frames(n) for n in samples.tolist()], device=samples.device)
+        frames = torch.tensor([self.num_frames("audio", {"speech": n}) for n in samples.tolist()], device=samples.device)
         features = wave.new_zeros(len(wave), int(frames.max()), self.streams["audio"], dtype=self.dtype)
         rows = frames.nonzero().flatten()
         if len(rows):

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet2_avsr_llm.data import SAMPLE_RATE
 from espnet2_avsr_llm.frontend.abs_frontend import AbsFrontend, Lengthed, valid_mask
 from espnet2_avsr_llm.hub.build import from_folder, read_config
 from espnet2_avsr_llm.hub.resolve import SourceError
 
-SAMPLE_RATE = 16000
 FFT, HOP = 400, 160  # 25 ms and 10 ms
 WINDOWS = ("30s", "utterance")
-SAMPLES_PER_FRAME = 320  # the encoder's second convolution halves the 100 mel frames of a second
+SAMPLES_PER_FEATURE = 320  # the encoder's second convolution halves the 100 mel frames of a second
 
 
 def released_frames(num_samples: int) -> int:
@@ -86,16 +86,15 @@ class WhisperFrontend(AbsFrontend):
         super().__init__(source, init, arch, revision, dtype, lora, device)
         config = self.encoder.config
         self.window = window
-        self.max_inputs = config.max_source_positions * SAMPLES_PER_FRAME
+        self.max_inputs = config.max_source_positions * SAMPLES_PER_FEATURE
         self.log_mel = LogMel(config.num_mel_bins)
         self.streams = {"audio": config.d_model}
-        if released_lengths:
-            self.num_frames = released_frames
+        self.released_lengths = released_lengths
 
-    @staticmethod
-    def num_frames(num_inputs: int) -> int:
-        """Features of a clip of ``num_inputs`` samples: one per full 320 samples."""
-        return num_inputs // SAMPLES_PER_FRAME
+    def num_frames(self, stream: str, counts: Mapping[str, int]) -> int:
+        """Features of a clip: one per full 320 samples."""
+        samples = counts.get("speech", 0)
+        return released_frames(samples) if self.released_lengths else samples // SAMPLES_PER_FEATURE
 
     def forward(self, speech: Lengthed) -> dict[str, Lengthed]:
         """Encode.
@@ -112,7 +111,7 @@ class WhisperFrontend(AbsFrontend):
         """
         wave, samples = speech
         self._check(samples)
-        frames = torch.tensor([self.num_frames(n) for n in samples.tolist()], device=samples.device)
+        frames = torch.tensor([self.num_frames("audio", {"speech": n}) for n in samples.tolist()], device=samples.device)
         features = wave.new_zeros(len(wave), int(frames.max()), self.streams["audio"], dtype=self.dtype)
         rows = frames.nonzero().flatten()
         if len(rows):
@@ -138,7 +137,7 @@ class WhisperFrontend(AbsFrontend):
         """The encoder, driven by its sub-modules: no frame of a clip sees anything beyond the clip's last feature."""
         encoder, size = self.encoder, int(frames.max())
         # Silence at the end, as in the full window: the Fourier transform mirrors what it finds there.
-        length = (size + 2) * SAMPLES_PER_FRAME
+        length = (size + 2) * SAMPLES_PER_FEATURE
         mel = self.log_mel(F.pad(wave, (0, length - wave.size(1))))[..., : 2 * size].to(self.dtype)
         mel_valid = valid_mask(2 * frames, 2 * size)[:, None]
         x = F.gelu(encoder.conv1(mel * mel_valid)) * mel_valid

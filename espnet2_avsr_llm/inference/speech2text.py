@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Sequence, Union
 import numpy as np
 import torch
 
+from espnet2_avsr_llm.data import FPS, INPUTS_PER_SECOND, SAMPLES_PER_FRAME
 from espnet2_avsr_llm.data.collate import collate
-from espnet2_avsr_llm.data.media import FPS, ROI_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME, NoStreamError, read_audio, read_roi, video_frames
+from espnet2_avsr_llm.data.media import ROI_SIZE, NoStreamError, read_audio, read_roi, video_frames
 from espnet2_avsr_llm.data.preprocess import LENGTH_TOLERANCE, eval_inputs
 from espnet2_avsr_llm.data.roi import NoFaceError, mouth_roi
 from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
@@ -23,9 +24,9 @@ from espnet2_avsr_llm.inference.choose import Choice, Request, choose_pass, choo
 from espnet2_avsr_llm.inference.generate import Hypothesis, Search, generate
 from espnet2_avsr_llm.inference.load import load_model
 from espnet2_avsr_llm.inference.windows import window_cuts
+from espnet2_avsr_llm.lengths import count_features
 from espnet2_avsr_llm.pass_plan import Pass
 
-INPUTS_PER_SECOND = {"speech": SAMPLE_RATE, "video": FPS}
 _SHORTEST = 0.1  # seconds that can hold a word
 
 _LOG = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ class Speech2Text:
         asked = dict(task=task, audio_rate=audio_rate, video_rate=video_rate, max_llm_tokens=max_llm_tokens, max_tflops=max_tflops)
         request = self._checked(replace(self.request, **{name: value for name, value in asked.items() if value is not None}))
         many = isinstance(speech, (list, tuple)) or isinstance(video, (list, tuple))
-        windows, choices = zip(*(self._plan(i, u, request) for i, u in enumerate(self._utterances(speech, video))))
+        planned = [self._plan(i, u, request) for i, u in enumerate(self._utterances(speech, video))]
+        windows, choices = zip(*planned) if planned else ([], [])
         owners = [i for i, parts in enumerate(windows) for _ in parts]
         decoded = self._decode([w for parts in windows for w in parts], [choices[i].pass_ for i in owners])
         results = [self._join([d for j, d in zip(owners, decoded) if j == i], choice) for i, choice in enumerate(choices)]
@@ -172,9 +174,11 @@ class Speech2Text:
         present = {s for f in self.model.frontends.values() for s in f.streams if any(len(utterance[name]) for name in f.inputs_of(s))}
         passes, note = choose_task(self.trained, request, present)
         names = self.model.input_names(passes[0].rates)
-        windows = [eval_inputs(w.get("speech"), w.get("video"), self._filterbanks) for w in self._windows({n: utterance[n] for n in names})]
+        cut = self._windows({n: utterance[n] for n in names})
+        windows = [eval_inputs(w.get("speech"), w.get("video"), self._filterbanks) for w in cut]
+        features = [count_features(self.model.frontends.values(), {n: len(x) for n, x in w.items()}) for w in cut]
         try:
-            choice = choose_pass(self.model, request, passes, [self._features(w) for w in windows], note)
+            choice = choose_pass(self.model, request, passes, features, note)
         except ValueError as e:
             if not _seconds(utterance):
                 raise ValueError(f"Utterance {number}: {e}") from None
@@ -185,16 +189,6 @@ class Speech2Text:
             _LOG.warning("utterance %d is given no text: %s", number, choice.note)
             return [], choice
         return windows, choice
-
-    def _features(self, window: dict[str, np.ndarray]) -> dict[str, int]:
-        """Encoder features of each stream whose inputs a window has."""
-        found = {}
-        for f in self.model.frontends.values():
-            for stream in f.streams:
-                lengths = [len(window[name]) for name in f.inputs_of(stream) if name in window]
-                # filterbanks are features already
-                found |= {stream: max(lengths) if f.filterbanks else f.num_frames(max(lengths))} if lengths else {}
-        return found
 
     def _utterances(self, speech, video) -> list[dict[str, np.ndarray]]:
         given = {"speech": speech, "video": video}

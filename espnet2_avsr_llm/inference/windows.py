@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from espnet2_avsr_llm.data.media import SAMPLES_PER_FRAME
+from espnet2_avsr_llm.data import SAMPLES_PER_FRAME
 
 _FILL = 0.9  # of what an encoder takes; the rest is room to look for a pause
 _PAUSE = 5  # frames of 40 ms

@@ -9,6 +9,11 @@ from espnet2_avsr_llm.data.collate import collate
 from espnet2_avsr_llm.data.media import read_audio, read_roi
 from espnet2_avsr_llm.data.preprocess import Preprocessor
 
+JOINT = dict(
+    audio_frontend=None,
+    video_frontend_conf={"streams": ["audiovisual"]},
+    plan_conf={"passes": [{"task": "avsr", "rates": {"audiovisual": 2}}]},
+)
 TWO = [{"task": "asr", "rates": {"audio": 16}}, {"task": "avsr", "rates": {"audio": 4, "video": 2}}]
 
 
@@ -34,3 +39,29 @@ def test_an_utterance_without_a_token_in_some_pass_is_refused(tiny_config, corpu
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(compression="avg_pool", plan=plan)))
     with pytest.raises(ValueError, match=r"train\d\d has no audio and no video token in the pass asr_audio30"):
         make_shape.main(["--config", str(tmp_path / "config.yaml"), "--data_dirs", str(corpus / "train"), "--outs", str(tmp_path / "shape")])
+
+
+def shapes(config, tmp_path, *utterances):
+    """The length file of utterances of (samples, frames)."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    for name, values in zip(("utt2num_samples", "utt2num_frames", "text"), (*zip(*utterances), ["hi"] * len(utterances))):
+        (tmp_path / name).write_text("".join(f"u{i} {value}\n" for i, value in enumerate(values)))
+    make_shape.main(["--config", str(tmp_path / "config.yaml"), "--data_dirs", str(tmp_path), "--outs", str(tmp_path / "shape")])
+    return list(read_lengths(tmp_path / "shape").values())
+
+
+def test_a_joint_stream_is_as_long_as_what_there_is(tiny_config, tmp_path):
+    """AV-HuBERT reads sound where there is no video."""
+    both, sound, video = shapes(tiny_config(**JOINT), tmp_path, (32000, 50), (32000, 0), (0, 50))
+    assert both == sound == video and both[1] == 50
+
+
+def test_sound_is_as_long_as_its_video(tiny_config, tmp_path):
+    """So it is cut or padded in training."""
+    equal, longer, alone = shapes(tiny_config(), tmp_path, (32000, 50), (40000, 50), (40000, 0))
+    assert equal == longer and alone[1] == 63
+
+
+def test_streams_of_plan_and_frontends_must_agree(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match=r"plan reads the streams \['audio', 'video'\], but the frontends yield \['audio'\]"):
+        shapes(tiny_config() | {"video_frontend": None}, tmp_path, (32000, 50))

@@ -117,10 +117,10 @@ def test_alone_equals_in_batch_whatever_the_padding_holds(make, case, lora):
 @each_case
 def test_num_frames_is_what_forward_gives(make, case):
     frontend = make(case)
-    counts = {"speech": SAMPLES, "video": FRAMES}[frontend.inputs[0]]
-    for features, lengths in frontend(**batch(frontend)).values():
-        assert lengths.tolist() == [frontend.num_frames(n) for n in counts]
-    assert frontend.num_frames(0) == 0
+    counts = [{"speech": samples, "video": frames} for samples, frames in zip(SAMPLES, FRAMES)]
+    for stream, (features, lengths) in frontend(**batch(frontend)).items():
+        assert lengths.tolist() == [frontend.num_frames(stream, of) for of in counts]
+        assert frontend.num_frames(stream, {}) == 0
 
 
 @each_case

@@ -92,4 +92,4 @@ def test_public_sizes_build_on_meta(arch, millions):
     with torch.device("meta"):
         frontend = HFSpeechFrontend(init="random", arch=arch)
     assert sum(p.numel() for p in frontend.parameters()) / 1e6 == pytest.approx(millions, rel=2e-3)
-    assert frontend.num_frames(16000) == 49
+    assert frontend.num_frames("audio", {"speech": 16000}) == 49

@@ -163,6 +163,10 @@ def test_bad_calls(greedy, speech, video, message):
         greedy(speech=speech, video=video)
 
 
+def test_no_utterances_give_no_results(greedy):
+    assert greedy(speech=[]) == greedy(speech=[], video=[]) == []
+
+
 @pytest.mark.parametrize("options", [{"beam_size": 2, "nbest": 3}, {"nbest": 0}])
 def test_nbest_beyond_the_beam_is_refused(experiment, options):
     with pytest.raises(ValueError, match="nbest is from 1 to beam_size"):
@@ -212,6 +216,25 @@ def test_files_that_lack_a_stream_or_a_face(experiment, greedy, tmp_path, monkey
     assert faceless[2] == blind[2] and "mouth.mp4: found no face in any of 25 frames" in caplog.text
     with pytest.raises(NoFaceError, match="mouth.mp4: found no face"):
         greedy(video=mouth)
+
+
+def test_landmarks_of_no_face_are_no_face(greedy, tmp_path, monkeypatch, caplog):
+    """All in one point: the sound is decoded without them."""
+    soundfile.write(tmp_path / "sound.wav", utterance(0, 25)[0] / 10, 16000)
+    faces(monkeypatch, np.zeros((25, 48, 64, 3), np.uint8), 1)
+    track = SimpleNamespace(track=lambda path, first: Point())
+    monkeypatch.setattr(landmarks, "get_backend", lambda name: track)
+    (blind,) = greedy(tmp_path / "sound.wav", tmp_path / "clip.mp4")
+    assert blind[2] == greedy(tmp_path / "sound.wav")[0][2] and "clip.mp4: found the stable face landmarks of a frame in one point" in caplog.text
+
+
+class Point:
+    """A track whose landmarks coincide."""
+
+    faces, free = 1, False
+
+    def __call__(self, frame):
+        return np.ones((68, 2))
 
 
 class Frame(np.ndarray):

@@ -7,10 +7,10 @@ the mp4. Clips are cut into chunks of 16 s (400 frames), as in auto_avsr.
 from collections.abc import Iterator
 from pathlib import Path
 
+from espnet2_avsr_llm.data import FPS, SAMPLE_RATE
 from espnet2_avsr_llm.data.corpora import Dropped, Utterance, drawn, read_lines
 
 CHUNK_FRAMES = 400
-_FPS = 25
 _FEWEST_FRAMES = 12
 _SAMPLES_PER_FRAME = (560, 720)  # outside: sound and video do not belong together
 
@@ -38,7 +38,7 @@ def read_vox2(root: Path, clip_list: Path | None = None) -> Iterator[Utterance |
         dset = "test" if clip.parts[-5] == "test" else "valid" if clip.parts[-3] in valid else "train"
         sound = _sound_of(clip)
         try:
-            frames, samples = round(duration(clip, "video") * _FPS), duration(sound, "audio") * 16000
+            frames, samples = round(duration(clip, "video") * FPS), duration(sound, "audio") * SAMPLE_RATE
         except MediaError as error:
             yield Dropped(dset, str(clip), f"not readable: {error}")
             continue
@@ -62,8 +62,8 @@ def _chunks(dset: str, clip: Path, sound: Path, frames: int) -> Iterator[Utteran
     for number, first in enumerate(range(0, frames, CHUNK_FRAMES)):
         last = min(first + CHUNK_FRAMES, frames)
         if last - first < _FEWEST_FRAMES:
-            yield Dropped(dset, f"{clip} {first / _FPS:g}", "fewer than 12 frames")
+            yield Dropped(dset, f"{clip} {first / FPS:g}", "fewer than 12 frames")
             continue
         utt = f"vox2_{speaker}_{video}_{clip.stem}" + (f"_{number:02d}" if frames > CHUNK_FRAMES else "")
-        start, end = first / _FPS, -1.0 if last == frames else last / _FPS
+        start, end = first / FPS, -1.0 if last == frames else last / FPS
         yield Utterance(dset, utt, f"vox2_{speaker}", video, "", sound, clip, start, end)

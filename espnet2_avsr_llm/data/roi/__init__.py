@@ -16,7 +16,7 @@ _BLOCK = 32  # frames that one step does before the next step: 9 % faster than o
 
 
 class NoFaceError(Exception):
-    """No frame of a clip shows a face."""
+    """A clip in which no mouth can be cropped: no frame shows a face."""
 
 
 class MouthCrop(NamedTuple):
@@ -87,7 +87,7 @@ def mouth_roi(frames: Iterable[np.ndarray], backend: str = "litert", crop: str =
         crop, stride: see ``mouth_crops``.
 
     Raises:
-        NoFaceError: no frame has a face.
+        NoFaceError: no frame has a face, or the landmarks of one are none of a face.
     """
     from espnet2_avsr_llm.data.roi.landmarks import get_backend
 

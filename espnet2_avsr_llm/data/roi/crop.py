@@ -14,7 +14,9 @@ from itertools import groupby
 import cv2
 import numpy as np
 
-from espnet2_avsr_llm.data.media import FPS, ROI_SIZE
+from espnet2_avsr_llm.data import FPS
+from espnet2_avsr_llm.data.media import ROI_SIZE
+from espnet2_avsr_llm.data.roi import NoFaceError
 
 MAX_GAP = FPS  # frames without a face that are interpolated: 1 s
 CANVAS = 256
@@ -41,7 +43,7 @@ _NO_FACE = np.full((68, 2), np.nan, np.float32)
 _NO_CROP = np.full((2, 3), np.nan)
 
 
-class LandmarkError(ValueError):
+class LandmarkError(NoFaceError):
     """Landmarks that are none of a face: no similarity leads from them to the mean face."""
 
 

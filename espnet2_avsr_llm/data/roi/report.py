@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from espnet2_avsr_llm.data import FPS, SAMPLE_RATE
 from espnet2_avsr_llm.data.atomic import atomic_path, write_text
 from espnet2_avsr_llm.data.journal import Entry
 
@@ -49,7 +50,7 @@ class Report:
         return {
             "utterances": counts["utterances"],
             "failed": counts["failed"],
-            "hours": {"sound": round(counts["samples"] / 16000 / 3600, 4), "video": round(counts["frames"] / 25 / 3600, 4)},
+            "hours": {"sound": round(counts["samples"] / SAMPLE_RATE / 3600, 4), "video": round(counts["frames"] / FPS / 3600, 4)},
             "frames": counts["frames"],
             "frames_without_face": counts["without_face"],
             "frames_left_black": counts["black"],
