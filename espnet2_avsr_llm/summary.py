@@ -14,11 +14,10 @@ import torch
 from torch import nn
 
 from espnet2_avsr_llm.build import build, sized
-from espnet2_avsr_llm.lengths import count_tokens
+from espnet2_avsr_llm.data import INPUTS_PER_SECOND
+from espnet2_avsr_llm.lengths import count_features, count_tokens
 from espnet2_avsr_llm.model import AVSRLLM
 from espnet2_avsr_llm.pass_plan import Pass
-
-INPUTS_PER_SECOND = {"speech": 16000, "video": 25}
 
 
 def on_meta(config: Mapping[str, Any]) -> AVSRLLM:
@@ -86,11 +85,8 @@ def _passes(model: AVSRLLM, rates: Sequence[Sequence[int]]) -> list[Pass]:
 
 
 def _cost(model: AVSRLLM, pass_: Pass, seconds: float, prompt: int) -> dict[str, Any]:
-    frames = {}
-    for frontend in model.frontends.values():
-        count = frontend.num_frames(round(seconds * INPUTS_PER_SECOND[frontend.inputs[0]]))
-        frames |= dict.fromkeys(frontend.streams, count)
-    count = count_tokens(pass_, frames, prompt)
+    counts = {name: round(seconds * INPUTS_PER_SECOND[name]) for name in model.input_names()}
+    count = count_tokens(pass_, count_features(model.frontends.values(), counts), prompt)
     return {
         "task": pass_.task,
         "rates": dict(pass_.rates),
@@ -109,14 +105,12 @@ def _paper_parameters(model: AVSRLLM, pass_: Pass) -> int:
 
 def prefill_flops(model: AVSRLLM, pass_: Pass, n: int) -> int:
     """What reading a prefix of ``n`` tokens costs the LLM with the adapter of a pass: see ``llm_tflops`` above."""
-    llm = model.llm.model
-    head = llm.get_output_embeddings()
-    weights = (_multiplications(m, llm.config) for name, m in llm.named_modules() if m is not head and "lora_" not in name)
+    llm, config = model.llm.model, model.llm.model.config.get_text_config()  # a model that also sees has a tower that is not run
+    weights = (_multiplications(m, config) for name, m in llm.get_decoder().named_modules() if "lora_" not in name)
     linear = sum(weights) + (model.adapter.multiplications(pass_) if model.adapter is not None else 0)
-    config = llm.config
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 2 * n * n * config.num_attention_heads * head_width * config.num_hidden_layers  # causal: half of QK' and of AV
-    return 2 * n * linear + attention + 2 * head.weight.numel()
+    return 2 * n * linear + attention + 2 * llm.get_output_embeddings().weight.numel()
 
 
 def _multiplications(module: nn.Module, config) -> int:

@@ -120,6 +120,11 @@ def test_on_meta_allocates_nothing_and_asks_for_no_source():
 OTHERS = {
     "gpt2": dict(n_embd=32, n_layer=2, n_head=4),
     "mixtral": dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_local_experts=6),
+    "gemma3": dict(  # with eyes, and as many layers in them
+        text_config=dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8),
+        vision_config=dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14),
+        mm_tokens_per_image=4,
+    ),
 }
 
 
@@ -132,14 +137,15 @@ def make_llm(make_source, tmp_path):
         folder = make_source["llama"](tmp_path / kind)  # for its tokenizer
         if kind in OTHERS:
             old = AutoConfig.from_pretrained(folder)
-            sizes = {**OTHERS[kind], **{name: getattr(old, name) for name in ("vocab_size", "bos_token_id", "eos_token_id")}}
+            sizes, ids = dict(OTHERS[kind]), {name: getattr(old, name) for name in ("vocab_size", "bos_token_id", "eos_token_id")}
+            sizes |= {"text_config": sizes["text_config"] | ids} if "text_config" in sizes else ids
             AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
         return {"source": folder}
 
     return make
 
 
-@pytest.mark.parametrize("kind,adapter", [("llama", None), ("llama", "lora"), ("llama", "mome"), ("gpt2", "lora"), ("mixtral", "mome")])
+@pytest.mark.parametrize("kind,adapter", [("llama", None), ("llama", "lora"), ("llama", "mome"), ("gpt2", "lora"), ("mixtral", "mome"), ("gemma3", "lora")])
 def test_flops_of_the_prefix_against_a_counter(make_model, make_batch, make_llm, kind, adapter):
     """torch's own count of multiplications of one prefill, for a model whose rotary and norms are negligible."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -154,8 +160,9 @@ def test_flops_of_the_prefix_against_a_counter(make_model, make_batch, make_llm,
     model.llm.model.set_experts_implementation("eager")  # the counter does not see the grouped product
     with FlopCounterMode(display=False) as counter, model.use(pass_):
         model.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, 1)
+    assert model.llm.layers[0] in model.llm.model.get_decoder().modules()
     (cost,) = summarise(model, None, seconds, n)["passes"]
-    tokens, config = inputs.inputs_embeds.shape[1], model.llm.model.config
+    tokens, config = inputs.inputs_embeds.shape[1], model.llm.model.config.get_text_config()
     full_attention = 4 * tokens**2 * config.hidden_size * config.num_hidden_layers  # eager multiplies above the diagonal too
     assert cost["llm_tflops"] * 1e12 == pytest.approx(counter.get_total_flops() - full_attention / 2, rel=0.01)
 

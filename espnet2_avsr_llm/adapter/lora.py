@@ -32,7 +32,7 @@ class LoRA(nn.Module):
         passes: every pass the plan can make.
         rank: r.
         scale: s (PEFT's alpha is ``scale * rank``).
-        target_modules: names of the linear layers.
+        target_modules: names of the decoder's linear layers.
         sets: which sets a pass adds up: ``shared`` (one for all passes), ``task`` (one per task), ``scale`` (one per rate pair).
     """
 
@@ -51,7 +51,7 @@ class LoRA(nn.Module):
             raise ValueError(f"adapter_conf sets: {unknown or 'none given'}; choose from {', '.join(SETS)}")
         self._sets = tuple(sets)
         for name in sorted({name for p in passes for name in self.names(p)}):
-            inject_lora(llm.model, list(target_modules), rank, scale, name)
+            inject_lora(llm.model.get_decoder(), list(target_modules), rank, scale, name)
         # Found again in the LLM at each use: a list of modules here would register their parameters twice.
         self._layers = lambda: (m for m in llm.model.modules() if isinstance(m, BaseTunerLayer))
 

@@ -23,10 +23,11 @@ def main(argv: list[str] | None = None) -> None:
     from espnet2_avsr_llm.analysis.expert_figures import write_experts
     from espnet2_avsr_llm.analysis.experts import Tally, observe
     from espnet2_avsr_llm.analysis.utterances import read
+    from espnet2_avsr_llm.data.tables import read_table
 
     speech2text = program.load_speech2text(args)
     model, (utts, load) = speech2text.model, program.utterances(args, args.condition)
-    texts = dict(line.split(maxsplit=1) for line in (args.data_dir / "text").read_text(encoding="utf-8").splitlines())
+    texts = read_table(args.data_dir / "text")
     request, tally = speech2text.request, Tally()
     passes = request.candidates(speech2text.trained, request.wanted(speech2text.trained))
     found = 0

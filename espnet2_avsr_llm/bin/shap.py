@@ -29,12 +29,30 @@ def main(argv: list[str] | None = None) -> None:
     from espnet2_avsr_llm.analysis.shap import Settings
 
     speech2text = program.load_speech2text(args, beam_size=args.beam_size)
-    conditions = args.conditions if "speech" in speech2text.names else ["clean"]  # noise means nothing to a model that does not hear
+    conditions = concerning(args.conditions, speech2text)
     settings = Settings(args.estimator, args.max_evals, args.removal, args.score, args.batch_size, args.seed)
     about = {**program.describe(args, speech2text), "beam_size": args.beam_size, **vars(settings)}
     found = {condition: explain_condition(speech2text, condition, settings, about, args) for condition in conditions}
     write_modalities(args.output_dir, about, found, speech2text.model.llm.tokens.tokenizer)
     logging.info(f"{args.output_dir}: {', '.join(f'{len(of)} utterances in {condition}' for condition, of in found.items())}")
+
+
+def concerning(conditions: list[str], speech2text) -> list[str]:
+    """Those of the conditions that mean something to the task asked for; the others are told.
+
+    Raises:
+        ValueError: none does.
+    """
+    from espnet2_avsr_llm.data.conditions import concerns
+
+    task = speech2text.request.wanted(speech2text.trained)
+    streams = set(speech2text.request.candidates(speech2text.trained, task)[0].rates)
+    found = [c for c in conditions if concerns(c, streams)]
+    if not found:
+        raise ValueError(f"--conditions {' '.join(conditions)}: none concerns {task}, which reads {', '.join(sorted(streams))}; clean always does")
+    if left := sorted(set(conditions) - set(found)):
+        logging.info(f"Left out, as {task} does not read what they change: {', '.join(left)}")
+    return found
 
 
 def explain_condition(speech2text, condition: str, settings, about: dict, args: argparse.Namespace) -> dict:

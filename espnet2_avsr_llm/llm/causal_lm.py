@@ -104,7 +104,7 @@ class CausalLM(Pretrained):
             ValueError: the model keeps them in no list of their own.
         """
         number = self.model.config.get_text_config().num_hidden_layers
-        found = next((m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == number), None)
+        found = next((m for m in self.model.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == number), None)
         if found is None:
             raise ValueError(f"{type(self.model).__name__} keeps its {number} decoder layers in no list of {number} modules")
         return found

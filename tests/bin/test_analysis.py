@@ -2,13 +2,16 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
 from espnet2_avsr_llm.analysis.report import section_text, sections, write_page
-from espnet2_avsr_llm.bin import report, shap, sinks
+from espnet2_avsr_llm.bin import experts, report, shap, sinks
+from espnet2_avsr_llm.inference.choose import Request
+from espnet2_avsr_llm.pass_plan import Pass
 
 CONDITION = "babble_0dB"
 
@@ -106,6 +109,33 @@ def test_sections_without_figures_go_into_results(exp):
 def test_a_folder_without_analysis(tmp_path):
     with pytest.raises(FileNotFoundError, match="run stage 16"):
         write_page(tmp_path)
+
+
+@pytest.mark.parametrize("task, expected", [("asr", ["clean", "babble_0dB"]), ("vsr", ["clean", "frozen"]), ("avsr", ["clean", "babble_0dB", "frozen"])])
+def test_only_conditions_that_concern_the_task(caplog, task, expected):
+    trained = [Pass("asr", {"audio": 4}), Pass("vsr", {"video": 2}), Pass("avsr", {"audio": 4, "video": 2})]
+    model = SimpleNamespace(trained=trained, request=Request(task=task))
+    caplog.set_level("INFO")
+    conditions = ["clean", "babble_0dB", "frozen"]
+    assert shap.concerning(conditions, model) == expected
+    assert all((c in caplog.text) == (c not in expected) for c in conditions)
+    if task == "vsr":
+        with pytest.raises(ValueError, match="--conditions babble_0dB: none concerns vsr, which reads video"):
+            shap.concerning(["babble_0dB"], model)
+
+
+def test_an_empty_transcript_is_no_problem(exp, corpus, tmp_path, monkeypatch):
+    """Training refuses it; an analysis may meet it."""
+    lines = (corpus / "valid" / "text").read_text().splitlines()
+    for scp in ("wav.scp", "video.scp"):
+        (tmp_path / scp).write_text((corpus / "valid" / scp).read_text())
+    (tmp_path / "text").write_text("\n".join([lines[0].split()[0], *lines[1:]]) + "\n")
+    monkeypatch.setattr("espnet2_avsr_llm.analysis.experts.observe", lambda model, features, pass_, text: text[1].item())
+    monkeypatch.setattr("espnet2_avsr_llm.analysis.expert_figures.write_experts", lambda folder, about, numbers: found.append(about["utterances"]))
+    monkeypatch.setattr("espnet2_avsr_llm.analysis.experts.Tally", lambda: SimpleNamespace(add=lambda passes, of: lengths.extend(of), numbers=dict))
+    found, lengths = [], []
+    experts.main(["--asr_train_config", str(exp[0] / "config.yaml"), "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")])
+    assert found == [3] and lengths[0] == 0 and all(lengths[1:])
 
 
 def test_task_and_rates_that_were_not_trained(exp):
