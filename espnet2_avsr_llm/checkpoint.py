@@ -25,14 +25,16 @@ class Checkpointed(nn.Module):
     """Mixin: checkpoints without the tensors of pretrained sources, with the sources' fingerprints."""
 
     def provenance(self) -> dict[str, dict[str, str]]:
-        """Source, revision and digest of each pretrained part, by module name."""
+        """Source, commit and digest of each pretrained part (of an LLM's tokenizer too), by module name."""
         return {name: module.provenance for name, module in self._pretrained()}
 
     def _pretrained(self) -> list[tuple[str, Pretrained]]:
         return [(name, m) for name, m in self.named_modules() if isinstance(m, Pretrained)]
 
-    def _is_external(self, name: str) -> bool:
-        return any(name.startswith(f"{part}.") and m.is_external(name[len(part) + 1 :]) for part, m in self._pretrained())
+    def _own(self, names: Iterable[str]) -> list[str]:
+        """Those of the tensors that no source gives."""
+        parts = self._pretrained()  # once: it walks through all modules
+        return [n for n in names if not any(n.startswith(f"{part}.") and m.is_external(n[len(part) + 1 :]) for part, m in parts)]
 
     def get_extra_state(self) -> Tensor:
         """Provenance as bytes of JSON in a tensor, so that ESPnet's tools meet nothing but tensors."""
@@ -49,12 +51,15 @@ class Checkpointed(nn.Module):
             old, new = recorded.get(part), here.get(part)
             if old is None or new is None or old["digest"] != new["digest"]:
                 raise RuntimeError(f"The checkpoint was trained with {part} = {_describe(old)}, but this model has {_describe(new)}")
+            if "tokenizer" in old and old["tokenizer"] != new["tokenizer"]:  # the first checkpoints recorded none
+                raise RuntimeError(f"The checkpoint was trained with another vocabulary of {part} than that of {_describe(new)}")
 
     def state_dict(self, *args, **kwargs) -> dict[str, Any]:
         """As of ``nn.Module``, without the tensors of pretrained sources."""
         states = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
-        for name in [n for n in states if self._is_external(n[len(prefix) :])]:
+        own = {prefix + name for name in self._own(n[len(prefix) :] for n in states)}
+        for name in states.keys() - own:
             del states[name]
         return states
 
@@ -66,7 +71,7 @@ class Checkpointed(nn.Module):
         """
         refuse_non_finite({name: t for name, t in state_dict.items() if isinstance(t, Tensor)}, "The checkpoint")
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        missing = [name for name in result.missing_keys if not self._is_external(name)]
+        missing = self._own(result.missing_keys)
         if missing or result.unexpected_keys:
             raise RuntimeError(f"The checkpoint is of another model. {_listed('It lacks', missing)}{_listed('It has besides', result.unexpected_keys)}")
         return result

@@ -31,14 +31,12 @@ def from_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_config(path: Path | str) -> dict[str, Any]:
-    """The YAML mapping of a file; ``PART_conf`` entries that are absent or null are empty."""
+    """The YAML mapping of a file; ``PART_conf`` entries of its parts that are absent or null are empty."""
     with open(path, encoding="utf-8") as f:
         config = yaml.safe_load(f)
     if not isinstance(config, dict):
         raise ValueError(f"{path}: expected a YAML mapping of options, found {type(config).__name__}")
-    for key in [k for k in config if f"{k}_conf" in config or isinstance(config[k], str)]:
-        config[f"{key}_conf"] = config.get(f"{key}_conf") or {}
-    return config
+    return config | {f"{part}_conf": config.get(f"{part}_conf") or {} for part in PARTS}
 
 
 def override(config: dict[str, Any], key: str, assignments: Iterable[str]) -> dict[str, Any]:

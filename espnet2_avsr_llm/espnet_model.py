@@ -50,4 +50,5 @@ class ESPnetAVSRLLMModel(AVSRLLM, AbsESPnetModel):
     def to(self, *args, **kwargs):
         """Move, but keep every part's number format: ESPnet's ``model.to(dtype=...)`` would upcast a bfloat16 LLM."""
         kwargs.pop("dtype", None)
-        return super().to(*args, **kwargs)
+        args = [a for a in args if not isinstance(a, torch.dtype)]
+        return super().to(*args, **kwargs) if args or kwargs else self

@@ -16,7 +16,7 @@ from espnet2_avsr_llm.data.collate import collate
 from espnet2_avsr_llm.data.dataset import AVDataset, EpochIterFactory, register_data_types
 from espnet2_avsr_llm.data.preprocess import Augmentation, Preprocessor
 from espnet2_avsr_llm.espnet_model import ESPnetAVSRLLMModel
-from espnet2_avsr_llm.llm.tokens import load_tokens
+from espnet2_avsr_llm.llm.tokens import tokens_of
 from espnet2_avsr_llm.loss import LOSSES
 from espnet2_avsr_llm.registry import construct
 from espnet2_avsr_llm.scheduler import WarmupCosine
@@ -102,8 +102,7 @@ class AVSRLLMTask(AbsTask):
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Preprocessor:
         """Crop, augmentation (training only), normalisation, token ids."""
-        llm = args.llm_conf
-        tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
+        tokens = tokens_of(args.llm_conf)
         augmentation = construct({"augment_conf": Augmentation}, "augment_conf", args.augment_conf) if train else None
         return Preprocessor(tokens, augmentation, args.seed, any(f.filterbanks for f in outline(vars(args))))
 

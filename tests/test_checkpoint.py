@@ -70,6 +70,16 @@ def test_provenance_decides_not_requires_grad(make_model):
     assert set(model.state_dict()) == EVERYTHING
 
 
+def test_the_parts_are_looked_up_once_whatever_the_number_of_tensors(make_model, monkeypatch):
+    """A lookup walks through all modules: for each tensor, it would take seconds at each save."""
+    model, looked, lookup = make_model(), [], checkpoint.Checkpointed._pretrained
+    monkeypatch.setattr(checkpoint.Checkpointed, "_pretrained", lambda self: looked.append(1) or lookup(self))
+    states = model.state_dict()
+    assert len(looked) == 2  # for the provenance and for the names
+    model.load_state_dict(states)
+    assert len(looked) == 4
+
+
 def test_prefix_of_a_wrapper(make_model):
     """Inside DDP every name has a prefix."""
     wrapped = torch.nn.ModuleDict({"module": make_model("asr")})
@@ -122,6 +132,22 @@ def test_another_base_llm_is_refused_and_both_are_named(make_model, make_source,
     for model in (here, there):
         assert model.llm.provenance["source"] in str(error.value) and model.llm.provenance["digest"] in str(error.value)
     assert all(torch.equal(t, here.state_dict()[n]) for n, t in kept.items())  # nothing was loaded before the refusal
+
+
+def test_another_vocabulary_is_refused_where_one_was_recorded(make_model):
+    """The same weights with another tokenizer write another text."""
+    model = make_model("asr")
+    states = model.state_dict()
+    recorded = json.loads(bytes(states["_extra_state"].tolist()))
+    assert recorded["llm"]["tokenizer"] == model.llm.tokens.digest()
+    older = recorded | {"llm": {k: v for k, v in recorded["llm"].items() if k != "tokenizer"}}
+    for found, fits in ((recorded, True), (older, True), (recorded | {"llm": recorded["llm"] | {"tokenizer": "0" * 32}}, False)):
+        states["_extra_state"] = torch.tensor(list(json.dumps(found).encode()), dtype=torch.uint8)
+        if fits:
+            model.load_state_dict(states)
+        else:
+            with pytest.raises(RuntimeError, match="another vocabulary of llm"):
+                model.load_state_dict(states)
 
 
 def test_the_same_llm_elsewhere_or_in_another_format_is_accepted(make_model, make_source, tmp_path):

@@ -10,9 +10,10 @@ from espnet2_avsr_llm.config import add_part_options, from_options, load_config,
 
 
 def test_absent_and_null_options_are_empty(tmp_path):
-    (tmp_path / "a.yaml").write_text("llm: causal_lm\nadapter: lora\nadapter_conf: null\nplan_conf: {a: 1}\nplan: fixed\nseed: 1\n")
+    (tmp_path / "a.yaml").write_text("llm: causal_lm\nadapter: lora\nadapter_conf: null\nplan_conf: {a: 1}\nplan: fixed\nseed: 1\noptim: adamw\n")
     config = load_config(tmp_path / "a.yaml")
     assert (config["llm_conf"], config["adapter_conf"], config["plan_conf"]) == ({}, {}, {"a": 1}) and "seed_conf" not in config
+    assert config["projector_conf"] == {} and "optim_conf" not in config
 
 
 def test_no_mapping_is_refused(tmp_path):

@@ -110,6 +110,9 @@ def test_moving_changes_no_format(make_model):
     assert set(before.values()) == {torch.float32, torch.bfloat16}
     model.to(device="cpu", dtype=torch.float32)
     model.to("cpu", dtype=torch.float16)
+    model.to("cpu", torch.float16)
+    model.to(torch.float16)
+    model.to(dtype=torch.float16)
     assert {n: p.dtype for n, p in model.named_parameters()} == before
 
 

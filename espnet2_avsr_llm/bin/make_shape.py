@@ -39,10 +39,9 @@ def token_lengths(config: dict, data_dir: Path) -> dict[str, tuple[int, int]]:
     from espnet2_avsr_llm.build import outline, part, stream_widths
     from espnet2_avsr_llm.data.tables import read_table
     from espnet2_avsr_llm.lengths import count_features, count_tokens
-    from espnet2_avsr_llm.llm.tokens import load_tokens
+    from espnet2_avsr_llm.llm.tokens import tokens_of
 
-    llm = config["llm_conf"]
-    tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
+    tokens = tokens_of(config["llm_conf"])
     plan, frontends = part(config, "plan"), outline(config)
     stream_widths(plan, frontends)
     prompts = {task: len(tokens.prompt_ids(task)) for task in {p.task for p in plan.all_passes()}}

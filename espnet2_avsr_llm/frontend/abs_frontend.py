@@ -52,8 +52,8 @@ class AbsFrontend(Pretrained, ABC):
         self, source: str | None, init: str, arch: str | None, revision: str | None, dtype: str, lora: Mapping | None, device: str | None
     ) -> None:
         super().__init__()
-        self.encoder, origin = build(source, init, arch, revision, torch_dtype(dtype), self.load, self.random)
-        self.adopt("encoder", self.encoder, origin, revision)
+        self.encoder, origin, commit = build(source, init, arch, revision, torch_dtype(dtype), self.load, self.random)
+        self.adopt("encoder", self.encoder, origin, commit)
         if lora is not None:
             construct({"lora": inject_lora}, "lora", lora, module=self.encoder, target_modules=LORA_TARGETS, name="default")
         self.pin(device)

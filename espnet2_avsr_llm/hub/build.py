@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from espnet2_avsr_llm.hub.resolve import SourceError, arch as read_arch, resolve
+from espnet2_avsr_llm.hub.resolve import SourceError, arch as read_arch, commit_of, resolve, source_of
 
 _SHOWN = 3  # names that an error lists
 
@@ -35,7 +35,7 @@ def build(
     dtype: torch.dtype,
     load: Callable[[str, torch.dtype], nn.Module],
     random: Callable[[dict], nn.Module],
-) -> tuple[nn.Module, str]:
+) -> tuple[nn.Module, str, str]:
     """Build a module.
 
     Random weights are drawn from a seed of their own, so that they too can be rebuilt from their recorded source. On ``meta``
@@ -46,7 +46,7 @@ def build(
         random: builds the module of an architecture's configuration.
 
     Returns:
-        The module and the source to record: ``source``, or ``random:ARCH``.
+        The module, the source to record (``source``, or ``random:ARCH``), and the commit of a hub id.
 
     Raises:
         SourceError: what ``init`` needs is not given, or the source is missing or damaged.
@@ -56,18 +56,15 @@ def build(
             raise SourceError("init: random needs arch, the name of a file of espnet2_avsr_llm/arch")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return random(read_arch(arch)).to(dtype), f"random:{arch}"
+            return random(read_arch(arch)).to(dtype), f"random:{arch}", ""
     if init != "pretrained":
         raise SourceError(f"init {init!r}: expected pretrained or random")
-    if source is None:
-        source = read_arch(arch).get("_name_or_path") if arch else None
-    if not source:
-        raise SourceError("init: pretrained needs source (a folder or a hub id), or an arch that names its hub id")
+    source = source_of(source, arch)
     folder = resolve(source, revision)
     with reading(folder):
         if torch.get_default_device().type == "meta":
-            return random(read_config(folder)).to(dtype), source
-        return load(str(folder), dtype), source
+            return random(read_config(folder)).to(dtype), source, commit_of(folder)
+        return load(str(folder), dtype), source, commit_of(folder)
 
 
 @contextmanager
@@ -77,7 +74,7 @@ def reading(folder: Path | str):
 
     try:
         yield
-    except SourceError:
+    except (SourceError, torch.OutOfMemoryError):
         raise
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, EOFError, pickle.UnpicklingError, SafetensorError) as e:
         raise SourceError(f"{folder} cannot be loaded ({type(e).__name__}: {e}). If its files are damaged, fetch them again") from e

@@ -58,14 +58,14 @@ class Pretrained(nn.Module):
         self._source_names: set[str] = set()
         self.pinned = False  # to devices of its own
 
-    def adopt(self, prefix: str, module: nn.Module, source: str, revision: str | None = None) -> None:
+    def adopt(self, prefix: str, module: nn.Module, source: str, commit: str = "") -> None:
         """Record ``module`` (the attribute ``prefix`` of this part) as rebuilt from ``source``, and freeze it.
 
         Raises:
             SourceError: a weight is NaN or infinite.
         """
         refuse_non_finite(module.state_dict(), source)
-        self.provenance = {"source": source, "revision": revision or "", "digest": fingerprint(module)}
+        self.provenance = {"source": source, "revision": commit, "digest": fingerprint(module)}
         module.requires_grad_(False)
         self._source_names = {f"{prefix}.{name}" for name in module.state_dict()}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
+from espnet2_avsr_llm.registry import nearest
 
 IGNORED = ["original/*", "*.gguf", "*.onnx", "*.msgpack", "*.h5"]  # other forms of the same weights
 
@@ -62,6 +62,11 @@ def _download(repo: str, revision: str | None) -> Path:
     raise AssertionError("the second round returns or raises")
 
 
+def commit_of(folder: Path) -> str:
+    """The commit that a resolved folder is of: the hub's cache names its folders so; empty for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else ""
+
+
 def arch(name: str) -> dict:
     """Facts of a public architecture (``arch/NAME.json``): the configuration from which ``init: random`` builds it.
 
@@ -70,9 +75,20 @@ def arch(name: str) -> dict:
     """
     folder, known = _arch_folder(), arch_names()
     if name not in known:
-        near = get_close_matches(name, known, 1)
-        raise SourceError(f"Unknown arch {name!r}{f': did you mean {near[0]!r}?' if near else ''} Known: {', '.join(known)}")
+        raise SourceError(f"Unknown arch {name!r}{nearest(name, known)}; known: {', '.join(known)}")
     return json.loads((folder / f"{name}.json").read_text())
+
+
+def source_of(source: str | None, arch_name: str | None) -> str:
+    """The source of a pretrained part, or else the hub id that its architecture names.
+
+    Raises:
+        SourceError: neither is given.
+    """
+    found = source or (arch(arch_name).get("_name_or_path") if arch_name else None)
+    if not found:
+        raise SourceError("init: pretrained needs source (a folder or a hub id), or an arch that names its hub id")
+    return found
 
 
 def arch_names() -> list[str]:

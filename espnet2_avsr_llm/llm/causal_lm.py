@@ -74,10 +74,11 @@ class CausalLM(Pretrained):
         options = {"dtype": number, "attn_implementation": attn_implementation}
         placed = options | placement(quant, device, number)
         load, random = (lambda folder, _: _pretrained(folder, placed)), (lambda facts: _random(facts, options))
-        self.model, origin = build(source, init, arch, revision, number, load, random)
+        self.model, origin, commit = build(source, init, arch, revision, number, load, random)
         # The source's own defaults (sampling, penalties, lengths) would fill what a search leaves open.
         self.model.generation_config = GenerationConfig()
-        self.adopt("model", self.model, origin + (f" in {quant}" if quant else ""), revision)
+        self.adopt("model", self.model, origin + (f" in {quant}" if quant else ""), commit)
+        self.provenance["tokenizer"] = self.tokens.digest()
         round_frequencies(self.model, torch_dtype(rope_frequency_dtype))
         self._add_rows()
         self._context: Callable[[], AbstractContextManager] = nullcontext

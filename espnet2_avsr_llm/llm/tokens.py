@@ -5,7 +5,11 @@ The delimiters of the audio and video blocks and the padding token are added to 
 
 from __future__ import annotations
 
-from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
+import hashlib
+import json
+from typing import Any, Mapping
+
+from espnet2_avsr_llm.hub.resolve import SourceError, resolve, source_of
 
 PAD, AUDIO, AUDIO_END, VIDEO, VIDEO_END = ADDED_TOKENS = ("<pad>", "<audio>", "</audio>", "<video>", "</video>")
 DELIMITERS = {"audio": (AUDIO, AUDIO_END), "video": (VIDEO, VIDEO_END)}
@@ -37,6 +41,10 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.tokenizer)
 
+    def digest(self) -> str:
+        """Of the vocabulary: the id of every token."""
+        return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()[:32]
+
     def encode(self, text: str) -> list[int]:
         """Ids without BOS and EOS. Text is data: the name of a special token in it is spelled out, never obeyed."""
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -59,7 +67,12 @@ class Tokens:
         return self.encode(PROMPTS[task])
 
 
-def load_tokens(source: str | None = None, revision: str | None = None, init: str = "pretrained", arch_name: str | None = None) -> Tokens:
+def tokens_of(llm_conf: Mapping[str, Any]) -> Tokens:
+    """Tokenizer of a configuration's LLM, without the LLM."""
+    return load_tokens(**{name: llm_conf[name] for name in ("source", "revision", "init", "arch") if name in llm_conf})
+
+
+def load_tokens(source: str | None = None, revision: str | None = None, init: str = "pretrained", arch: str | None = None) -> Tokens:
     """Tokenizer of an LLM, from the LLM's own options; a byte tokenizer where the LLM has random weights and no source.
 
     Raises:
@@ -67,7 +80,7 @@ def load_tokens(source: str | None = None, revision: str | None = None, init: st
     """
     if init == "random" and source is None:
         return Tokens(byte_tokenizer())
-    return Tokens(load_tokenizer(source or arch(arch_name)["_name_or_path"], revision))
+    return Tokens(load_tokenizer(source_of(source, arch), revision))
 
 
 def load_tokenizer(source: str, revision: str | None = None):

@@ -25,7 +25,7 @@ from typing import Mapping
 import torch
 from torch import Tensor, nn
 
-from espnet2_avsr_llm.frontend.abs_frontend import Lengthed
+from espnet2_avsr_llm.frontend.abs_frontend import Lengthed, valid_mask
 from espnet2_avsr_llm.pass_plan import Pass
 from espnet2_avsr_llm.projector.mlp import mlp, only_width
 from espnet2_avsr_llm.routing import Router, Routing, balance_loss, z_loss
@@ -99,7 +99,7 @@ class SMoPProjector(nn.Module):
         Returns:
             For each stream (B, N, D), zero in the padding, and lengths; ``smop_balance`` and ``smop_z``, weighted.
         """
-        valid = {s: torch.arange(x.shape[1], device=x.device) < lengths[:, None] for s, (x, lengths) in features.items()}
+        valid = {s: valid_mask(lengths, x.shape[1]) for s, (x, lengths) in features.items()}
         tokens = {s: (self.widen[s](x) if s in self.widen else x)[valid[s]] for s, (x, _) in features.items()}
         projected, losses = {}, []
         for router in dict.fromkeys(self.router_of[s] for s in features):

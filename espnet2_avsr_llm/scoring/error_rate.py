@@ -177,7 +177,7 @@ def cross_check(alignments: Mapping[str, Sequence[Step]], total: Counts) -> int:
     """
     import jiwer
 
-    pairs = [(_joined(steps, "ref"), _joined(steps, "hyp")) for steps in alignments.values()]
+    pairs = [(joined(steps, "ref"), joined(steps, "hyp")) for steps in alignments.values()]
     # jiwer refuses or counts empty references by version; they have insertions only, which need no check
     empty = sum(len(steps) for steps, (ref, _) in zip(alignments.values(), pairs) if not ref)
     pairs = [pair for pair in pairs if pair[0]]
@@ -196,6 +196,6 @@ def cross_check(alignments: Mapping[str, Sequence[Step]], total: Counts) -> int:
     return minimum
 
 
-def _joined(steps: Sequence[Step], side: str) -> str:
-    """Tokens of one side of an alignment as jiwer wants them: separated by single spaces."""
+def joined(steps: Sequence[Step], side: str) -> str:
+    """Tokens of one side of an alignment separated by single spaces, as sclite and jiwer want them."""
     return " ".join(token for token in (getattr(step, side) for step in steps) if token is not None)

@@ -11,7 +11,7 @@ from typing import Mapping, Sequence
 
 from espnet2_avsr_llm.data.atomic import write_text
 from espnet2_avsr_llm.scoring.align import Step
-from espnet2_avsr_llm.scoring.error_rate import TOKENIZERS, Counts, ErrorRate, align_corpus, error_rate
+from espnet2_avsr_llm.scoring.error_rate import TOKENIZERS, Counts, ErrorRate, align_corpus, error_rate, joined
 
 HEADER = "| SPKR | # Snt # Wrd | Corr Sub Del Ins Err S.Err |"
 
@@ -37,7 +37,7 @@ def score_condition(refs: Mapping[str, str], hyps: Mapping[str, str], out_dir: P
 
 def _write_scores(directory: Path, alignments: Mapping[str, Sequence[Step]], rate: ErrorRate) -> None:
     for side in ("ref", "hyp"):
-        lines = (f"{_tokens(steps, side)} ({utt})\n".lstrip() for utt, steps in alignments.items())
+        lines = (f"{joined(steps, side)} ({utt})\n".lstrip() for utt, steps in alignments.items())
         write_text(directory / f"{side}.trn", "".join(lines))
     blocks = [_utterance_block(utt, steps) for utt, steps in alignments.items()]
     write_text(directory / "result.txt", "\n".join([summary_row(rate), "", *blocks]))
@@ -70,10 +70,6 @@ def summary_row(rate: ErrorRate) -> str:
         f"95% interval of Err: {low:.2f} {high:.2f}; least edit distance: {rate.minimum_errors}; "
         f"empty references: {rate.empty_references}"
     )
-
-
-def _tokens(steps: Sequence[Step], side: str) -> str:
-    return " ".join(token for token in (getattr(step, side) for step in steps) if token is not None)
 
 
 def _utterance_block(utt: str, steps: Sequence[Step]) -> str:

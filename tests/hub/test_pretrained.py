@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from espnet2_avsr_llm.hub.build import build, torch_dtype
+from espnet2_avsr_llm.hub.build import build, reading, torch_dtype
 from espnet2_avsr_llm.hub.pretrained import Pretrained, fingerprint
 from espnet2_avsr_llm.hub.resolve import SourceError
 
@@ -75,9 +75,9 @@ def test_random_is_repeatable_and_leaves_other_draws_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first, origin = build(None, "random", "tiny-llama", None, torch.bfloat16, None, lambda facts: nn.Linear(3, 3))
+    first, origin, _ = build(None, "random", "tiny-llama", None, torch.bfloat16, None, lambda facts: nn.Linear(3, 3))
     assert torch.rand(1) == expected and origin == "random:tiny-llama" and first.weight.dtype == torch.bfloat16
-    second, _ = build(None, "random", "tiny-llama", None, torch.bfloat16, None, lambda facts: nn.Linear(3, 3))
+    second, *_ = build(None, "random", "tiny-llama", None, torch.bfloat16, None, lambda facts: nn.Linear(3, 3))
     assert torch.equal(first.weight, second.weight)
 
 
@@ -85,3 +85,10 @@ def test_dtype_names():
     assert torch_dtype("bfloat16") == torch.bfloat16
     with pytest.raises(ValueError, match="dtype 'int8': expected float32 or bfloat16"):
         torch_dtype("int8")
+
+
+def test_memory_that_runs_out_is_no_damage():
+    with pytest.raises(torch.OutOfMemoryError), reading("there"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(SourceError, match="there cannot be loaded"), reading("there"):
+        raise RuntimeError("PytorchStreamReader failed")

@@ -4,9 +4,11 @@ import json
 
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from espnet2_avsr_llm.bin import check_parts
+from espnet2_avsr_llm.hub.build import build
 from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
 
 
@@ -107,7 +109,7 @@ def test_a_download_that_does_not_add_up_is_made_once_more(monkeypatch, tmp_path
 
 
 def test_unknown_arch_names_the_nearest():
-    with pytest.raises(SourceError, match=r"Unknown arch 'llama-3\.1-8': did you mean 'llama-3\.1-8b'\?"):
+    with pytest.raises(SourceError, match=r"Unknown arch 'llama-3\.1-8' \(did you mean 'llama-3\.1-8b'\?\)"):
         arch("llama-3.1-8")
 
 
@@ -135,3 +137,13 @@ def test_check_parts_takes_the_options_of_training(tmp_path, tiny_config, capsys
     (tmp_path / "a.yaml").write_text(json.dumps(tiny_config(llm_conf={"source": None})))
     check_parts.main(["--config", str(tmp_path / "a.yaml"), "--max_epoch", "5", "--llm_conf", f"source={sources['llama']}"])
     assert f"llm: {sources['llama']} -> " in capsys.readouterr().out
+
+
+def test_the_commit_of_a_hub_id_is_recorded(tmp_path, monkeypatch):
+    """Not the branch that was asked for, which may move."""
+    folder = tmp_path / "models--owner--name" / "snapshots" / "0123abcd"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    load = lambda folder, dtype: torch.nn.Linear(1, 1)  # noqa: E731
+    assert build("owner/name", "pretrained", None, "main", torch.float32, load, None)[1:] == ("owner/name", "0123abcd")
+    assert build(str(tmp_path), "pretrained", None, "main", torch.float32, load, None)[1:] == (str(tmp_path), "")

@@ -3,7 +3,8 @@
 import pytest
 
 from espnet2_avsr_llm.hub.resolve import SourceError
-from espnet2_avsr_llm.llm.tokens import ADDED_TOKENS, PROMPTS, Tokens, byte_tokenizer, load_tokens
+from espnet2_avsr_llm.llm.causal_lm import CausalLM
+from espnet2_avsr_llm.llm.tokens import ADDED_TOKENS, PROMPTS, Tokens, byte_tokenizer, load_tokens, tokens_of
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,16 @@ def test_folder_without_tokenizer_is_refused(tmp_path):
 
 def test_from_a_folder(sources):
     assert load_tokens(sources["llama"]).added_ids == [258, 259, 260, 261, 262]
+
+
+def test_tokens_of_a_configuration(sources):
+    for conf in ({"source": sources["llama"], "dtype": "float32"}, {"init": "random", "arch": "tiny-llama", "quant": None}):
+        assert tokens_of(conf).added_ids == [258, 259, 260, 261, 262]
+
+
+@pytest.mark.parametrize("conf", [{}, {"arch": "tiny-llama"}, {"source": None, "dtype": "float32"}])
+def test_a_configuration_that_names_no_source_is_refused(conf):
+    with pytest.raises(SourceError, match="needs source"):
+        tokens_of(conf)
+    with pytest.raises(SourceError, match="needs source"):
+        CausalLM(**conf)
