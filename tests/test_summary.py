@@ -145,7 +145,10 @@ def make_llm(make_source, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("kind,adapter", [("llama", None), ("llama", "lora"), ("llama", "mome"), ("gpt2", "lora"), ("mixtral", "mome"), ("gemma3", "lora")])
+@pytest.mark.parametrize(
+    "kind,adapter",
+    [("llama", None), ("llama", "lora"), ("llama", "mome"), ("gpt2", "lora"), ("mixtral", "mome"), ("gemma3", "lora")],
+)
 def test_flops_of_the_prefix_against_a_counter(make_model, make_batch, make_llm, kind, adapter):
     """torch's own count of multiplications of one prefill, for a model whose rotary and norms are negligible."""
     from torch.utils.flop_counter import FlopCounterMode

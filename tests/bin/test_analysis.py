@@ -14,6 +14,7 @@ from espnet2_avsr_llm.inference.choose import Request
 from espnet2_avsr_llm.pass_plan import Pass
 
 CONDITION = "babble_0dB"
+CONDITIONS = ["clean", CONDITION, "frozen"]
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +112,13 @@ def test_a_folder_without_analysis(tmp_path):
         write_page(tmp_path)
 
 
-@pytest.mark.parametrize("task, expected", [("asr", ["clean", "babble_0dB"]), ("vsr", ["clean", "frozen"]), ("avsr", ["clean", "babble_0dB", "frozen"])])
+@pytest.mark.parametrize("task, expected", [("asr", ["clean", "babble_0dB"]), ("vsr", ["clean", "frozen"]), ("avsr", CONDITIONS)])
 def test_only_conditions_that_concern_the_task(caplog, task, expected):
     trained = [Pass("asr", {"audio": 4}), Pass("vsr", {"video": 2}), Pass("avsr", {"audio": 4, "video": 2})]
     model = SimpleNamespace(trained=trained, request=Request(task=task))
     caplog.set_level("INFO")
-    conditions = ["clean", "babble_0dB", "frozen"]
-    assert shap.concerning(conditions, model) == expected
-    assert all((c in caplog.text) == (c not in expected) for c in conditions)
+    assert shap.concerning(CONDITIONS, model) == expected
+    assert all((c in caplog.text) == (c not in expected) for c in CONDITIONS)
     if task == "vsr":
         with pytest.raises(ValueError, match="--conditions babble_0dB: none concerns vsr, which reads video"):
             shap.concerning(["babble_0dB"], model)
