@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./db.sh
-[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large  # as conf/train/*.yaml name it
+[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large  # the source in conf/train
 
 ./avsr_llm.sh \
     --train_set train \

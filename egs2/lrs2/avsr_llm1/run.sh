@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./db.sh
-[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large  # as conf/train/*.yaml name it
-export asr_configs= asr_args=  # what avsr_llm.sh makes of them, local/data.sh sees
+[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large  # the source in conf/train
+export asr_configs= asr_args=  # avsr_llm.sh sets them, and local/data.sh reads them
 
 ./avsr_llm.sh \
     --train_set train_223h \
