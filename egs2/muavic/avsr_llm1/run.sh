@@ -3,6 +3,9 @@
 # Options are those of avsr_llm.sh.
 set -euo pipefail
 cd "$(dirname "$0")"
+. ./db.sh
+[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large  # the source in conf/train
+export asr_configs= asr_args=  # avsr_llm.sh sets them, and local/data.sh reads them
 export languages=${languages:-ar de el es fr it pt ru} # or some of them: languages="es fr" ./run.sh; English (en) needs LRS3
 
 # shellcheck disable=SC2086
@@ -14,6 +17,7 @@ export languages=${languages:-ar de el es fr it pt ru} # or some of them: langua
     --dump_args "--crop given" \
     --asr_args "--audio_frontend_conf arch=whisper-medium" \
     --asr_configs "conf/train/llama_avsr_avsr.yaml conf/train/llama_avsr_vsr.yaml conf/train/llama_avsr_asr.yaml" \
+    --inference_config conf/decode/beam15.yaml \
     --ngpu 1 \
     --gpu_inference true \
     "$@"
