@@ -31,8 +31,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if not (hyps := sorted(args.decode_dir.glob("*/*/text"))):
         raise SystemExit(f"No file named text in {args.decode_dir} or its folders: run the decoding (stage 12) first.")
     refs = read_table(args.ref)
+    trained = args.asr_model_file.stat().st_mtime if args.asr_model_file and args.asr_model_file.is_file() else 0
     for hyp in hyps:
-        if args.asr_model_file and hyp.stat().st_mtime < args.asr_model_file.stat().st_mtime:
+        if hyp.stat().st_mtime < trained:
             logging.warning("%s is skipped: %s is newer (decode it again, stage 12, or remove that folder)", hyp.parent, args.asr_model_file)
             for scores in hyp.parent.glob("score_*"):
                 shutil.rmtree(scores)

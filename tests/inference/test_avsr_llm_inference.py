@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 
 from espnet2_avsr_llm.bin import avsr_llm_inference
 from espnet2_avsr_llm.data.noise import NoiseEntry, write_noise_list
-from espnet2_avsr_llm.inference import decoded
+from espnet2_avsr_llm.inference import decoded, speech2text
 from espnet2_avsr_llm.inference.speech2text import Speech2Text
 
 FINEST = "avsr_audio4_video2"
@@ -143,6 +145,16 @@ def test_parts_give_the_same_as_one_job(experiment, corpus, tmp_path, nj):
     for key in ("tflops", "speech_seconds"):
         assert parts.pop(key) == pytest.approx(one.pop(key))
     assert parts == one
+
+
+def test_jobs_of_a_machine_share_its_gpus(monkeypatch):
+    devices = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(speech2text, "Speech2Text", lambda _, __, device, *___, **____: devices.append(device))
+    for options in ([], ["--job", "1"], ["--job", "2"], ["--job", "3"]):
+        needed = ["--asr_train_config", "c", "--asr_model_file", "m", "--data_dir", "d", "--output_dir", "o", "--ngpu", "1"]
+        avsr_llm_inference.decode_all(Path("o"), [], {}, avsr_llm_inference.parse([*needed, *options]))
+    assert devices == ["cuda:0", "cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_parts_that_are_missing_are_named_and_complete_ones_not_decoded_again(experiment, corpus, tmp_path, monkeypatch):

@@ -294,7 +294,8 @@ train() { # CONFIG THREADS
 stage_11() {
     local asr_config jobs=1 status=0 pid pids=() waited=0
     [ -n "${asr_stats_dir}" ] || stage_10 # other --asr_args may need other length files
-    # on the CPU several models at once, a thread each, are done sooner than one after the other with all threads
+    # on the CPU several models at once, a thread each, are done sooner than one after the other with all threads;
+    # where no more can run, the oldest is waited for
     if [ "${ngpu}" -eq 0 ] && [[ "${asr_configs}" == *" "* ]]; then jobs=${num_threads}; fi
     for asr_config in ${asr_configs}; do note_training "${asr_config}"; done
     for asr_config in ${asr_configs}; do
