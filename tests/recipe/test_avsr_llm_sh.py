@@ -34,7 +34,7 @@ class Recipe:
         (self.folder / "local").mkdir(parents=True)
         (self.folder / "conf" / "decode").mkdir(parents=True)
         (self.folder / "utils").mkdir()
-        for name in ("avsr_llm.sh", "path.sh", "cmd.sh", *(f"utils/{path.name}" for path in (TEMPLATE / "utils").iterdir())):
+        for name in ("avsr_llm.sh", "path.sh", "cmd.sh", "db.sh", *(f"utils/{path.name}" for path in (TEMPLATE / "utils").iterdir())):
             (self.folder / name).symlink_to(TEMPLATE / name)
         (self.folder / "utils" / "install.sh").unlink()  # a test installs nothing
         self.write("utils/install.sh", '#!/usr/bin/env bash\necho "utils/install.sh $*" >>calls.txt\n', 0o755)
@@ -79,7 +79,7 @@ def test_all_stages_in_order(recipe):
     out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false", "--nj", "2")
     assert out.returncode == 0, out.stderr
     assert recipe.programs() == (
-        ["sh", "roi_models", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", *["check_parts"] * 2]
+        ["sh", "roi_models", "check_parts", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", *["check_parts"] * 2]
         + [*["make_shape"] * 2, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
         + ["sinks", "sinks", "shap", "report"] * 2
     )
@@ -230,7 +230,7 @@ def test_decoding_as_a_job_array(recipe):
 def test_preparation_is_a_job_array_with_its_options(recipe):
     args = ["--stage", "1", "--stop_stage", "3", "--nj", "3", "--dump_args", "--crop avhubert --landmark_stride 1"]
     assert recipe.run(*args).returncode == 0
-    _, validate, *dumps = recipe.calls
+    _, _, validate, *dumps = recipe.calls
     assert validate == "espnet2_avsr_llm.bin.datadir validate data/tr data/va --test data/te1 data/te2"
     for dset, out in (("tr", "org/tr"), ("va", "org/va"), ("te1", "te1"), ("te2", "te2")):
         places = f"espnet2_avsr_llm.bin.dump --in_dir data/{dset} --out_dir dump/raw/{out}"
@@ -369,7 +369,7 @@ def test_a_recipe_may_train_its_parts_further(recipe):
 
 def test_local_data_options_reach_the_data_script(recipe):
     assert recipe.run("--stage", "1", "--stop_stage", "1", "--local_data_opts", "--clips 8 --seed 1").returncode == 0
-    assert recipe.calls[0] == "local/data.sh --clips 8 --seed 1"
+    assert recipe.calls[1] == "local/data.sh --clips 8 --seed 1"
 
 
 @pytest.mark.parametrize(

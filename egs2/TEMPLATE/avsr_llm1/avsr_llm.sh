@@ -73,7 +73,9 @@ if [ -z "${train_set}" ] || [ -z "${valid_set}" ] || [ -z "${test_sets}" ]; then
 fi
 . ./path.sh
 . ./cmd.sh
+. ./db.sh
 
+[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large # the source in conf/train
 [ -z "${asr_config}" ] || asr_configs=${asr_config}
 # shellcheck disable=SC2086
 set -- ${asr_configs}
@@ -172,6 +174,9 @@ stage_0() {
 }
 
 stage_1() {
+    # which parts are missing is said now, not after days of face search; a recipe's own parts are not there yet
+    # shellcheck disable=SC2086
+    [ -e local/parts.sh ] || "${python}" -m espnet2_avsr_llm.bin.check_parts --early --config ${asr_configs} ${asr_args}
     # shellcheck disable=SC2086
     local/data.sh ${local_data_opts}
     # shellcheck disable=SC2046,SC2086

@@ -3,8 +3,6 @@
 # speaker s1 and the mini recipe's pretrained parts, trained further on them in stage 5. Options are those of avsr_llm.sh.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./db.sh
-[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large  # the source in conf/train
 
 ./avsr_llm.sh \
     --train_set train \

@@ -3,9 +3,6 @@
 # Options are those of avsr_llm.sh.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./db.sh
-[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large  # the source in conf/train
-export asr_configs= asr_args=  # avsr_llm.sh sets them, and local/data.sh reads them
 
 ./avsr_llm.sh \
     --train_set train \

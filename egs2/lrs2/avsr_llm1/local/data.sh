@@ -23,9 +23,6 @@ if [ -z "${LRS2}" ]; then
     log "Error: LRS2 is empty: give the corpus's folder in db.sh (README.md says how to obtain it)"
     exit 2
 fi
-# said now, not after days of face search; stage 5 stops
-# shellcheck disable=SC2086
-[ -z "${asr_configs:-}" ] || python3 -m espnet2_avsr_llm.bin.check_parts --early --config ${asr_configs} ${asr_args}
 
 python3 -m espnet2_avsr_llm.bin.prepare lrs2 "${LRS2}"
 log "Successfully finished. [elapsed=${SECONDS}s]"

@@ -30,9 +30,6 @@ if [ -z "${LRS3}" ]; then
     log "Error: LRS3 is empty: give the corpus's folder in db.sh (README.md says how to obtain it)"
     exit 2
 fi
-# said now, not after days of face search; stage 5 stops
-# shellcheck disable=SC2086
-[ -z "${asr_configs:-}" ] || python3 -m espnet2_avsr_llm.bin.check_parts --early --config ${asr_configs} ${asr_args}
 
 if [ -n "${train_csv}" ]; then
     python3 -m espnet2_avsr_llm.bin.prepare labels "${LRS3}" --train_csv "${train_csv}" --test_csv "${test_csv}" ${valid_csv:+--valid_csv "${valid_csv}"}

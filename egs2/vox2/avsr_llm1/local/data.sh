@@ -31,9 +31,6 @@ if [ -z "${VOX2}" ]; then
     log "Error: VOX2 is empty: give the corpus's folder in db.sh (README.md says how to obtain it)"
     exit 2
 fi
-# said now, not after days of face search; stage 5 stops
-# shellcheck disable=SC2086
-[ -z "${asr_configs:-}" ] || python3 -m espnet2_avsr_llm.bin.check_parts --early --config ${asr_configs} ${asr_args}
 
 if [ -e data/unlabelled/.done ]; then
     log "data/unlabelled is there already; remove it to read the corpus again"
