@@ -43,7 +43,6 @@ setup(
         "wandb": ["wandb"],
         "quant": ["bitsandbytes>=0.46"],  # the first with CPU kernels
         "analysis": ["shap>=0.51", "markdown>=3.4"],
-        "demo": ["gradio>=6"],
         "test": ["pytest>=8", "hypothesis>=6", "pytest-xdist>=3", "bitsandbytes>=0.46"],
     },
     entry_points={"console_scripts": ["avsr-llm=espnet2_avsr_llm.bin.cli:main"]},

@@ -10,6 +10,8 @@ import yaml
 
 PARTS = ("audio_frontend", "video_frontend", "compression", "projector", "llm", "adapter", "plan")
 
+NONE = ("none", "null", "nil")  # as ESPnet takes them
+
 
 def add_part_options(parser: argparse.ArgumentParser) -> None:
     """Give a program ``--config``, ``--PART`` and ``--PART_conf`` with the meaning they have in training."""
@@ -25,7 +27,7 @@ def from_options(args: argparse.Namespace) -> dict[str, Any]:
     for part in PARTS:
         name = getattr(args, part)
         if name:
-            config[part] = None if name == "none" else name
+            config[part] = None if name.lower() in NONE else name
         config = override(config, f"{part}_conf", getattr(args, f"{part}_conf"))
     return config
 

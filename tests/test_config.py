@@ -38,11 +38,12 @@ def test_overrides():
         override(config, "llm_conf", ["arch"])
 
 
-def test_options_of_programs(tmp_path):
+@pytest.mark.parametrize("none", ["none", "null", "nil", "None"])
+def test_options_of_programs(tmp_path, none):
     (tmp_path / "a.yaml").write_text("llm: causal_lm\nllm_conf: {arch: a, dtype: b}\nadapter: lora\nadapter_conf: {rank: 4}\ncompression: stack\n")
     parser = argparse.ArgumentParser()
     add_part_options(parser)
-    options = ["--llm_conf", "arch=c", "--llm_conf", "init=random", "--adapter", "none", "--compression", "avg_pool"]
+    options = ["--llm_conf", "arch=c", "--llm_conf", "init=random", "--adapter", none, "--compression", "avg_pool"]
     config = from_options(parser.parse_args(["--config", str(tmp_path / "a.yaml"), *options]))
     assert config["llm_conf"] == {"arch": "c", "dtype": "b", "init": "random"}
     assert (config["adapter"], config["adapter_conf"], config["compression"]) == (None, {"rank": 4}, "avg_pool")

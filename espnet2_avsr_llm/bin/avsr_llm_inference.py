@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
+import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from espnet2_avsr_llm.inference.decoded import Cell
 
 
 def __getattr__(name: str):
@@ -46,6 +50,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_tokens_per_second", type=float, default=20.0)
     parser.add_argument("--sample", action="store_true", help="the papers' stochastic beam (temperature 0.6, top-p 0.9)")
     parser.add_argument("--seed", type=int, default=0, help="of --sample")
+    parser.add_argument("--nj", type=int, default=1, help="number of parts of the test set")
+    parser.add_argument("--job", type=int, help="part to decode, from 1 on")
+    parser.add_argument("--finish", action="store_true", help="all parts are decoded: make one result of them")
     return parser
 
 
@@ -56,24 +63,23 @@ def main(argv: list[str] | None = None) -> None:
     """Decode every condition that is not complete yet."""
     args = parse(argv)
     logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
-    import torch
+    from espnet2_avsr_llm.data.conditions import Condition
+    from espnet2_avsr_llm.inference.decoded import Cell
 
-    from espnet2_avsr_llm.inference.speech2text import Speech2Text
-
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
-    utterances = read_data_dir(Path(args.data_dir))
-    cells = {Path(args.output_dir) / request.name / c: (request, c) for request, c in grid(args)}
-    todo = [folder for folder in cells if not complete(folder / "text", utterances, Path(args.asr_model_file))]
-    if not todo:
-        logging.info(f"{args.output_dir}: everything asked for is decoded")
+    folder, utterances = Path(args.output_dir), read_data_dir(Path(args.data_dir))
+    options = {name: getattr(args, name) for name in (*SEARCH, "seed", "dtype", "merge_adapter")}
+    cells = [Cell(f"{r.name}/{c}", r, Condition(c, args.noise_dir), Path(args.asr_model_file), options) for r, c in grid(args)]
+    cells = [cell for cell in cells if not cell.complete(folder, utterances)]
+    if args.finish:
+        finish(folder, cells, utterances, args.nj)
         return
-    options = {name: getattr(args, name) for name in SEARCH}
-    device = "cuda" if args.ngpu else "cpu"
-    speech2text = Speech2Text(args.asr_train_config, args.asr_model_file, device, args.dtype, args.batch_size, args.merge_adapter, **options)
-    for folder in todo:
-        torch.manual_seed(args.seed)
-        decode(speech2text, utterances, *cells[folder], folder, args)
+    if args.job:
+        folder, utterances = part(folder, utterances, args.job, args.nj)
+        cells = [cell for cell in cells if utterances and not cell.complete(folder, utterances)]
+    if not cells:
+        logging.info(f"{folder}: everything asked for is decoded")
+        return
+    decode_all(folder, cells, utterances, args)
 
 
 def grid(args: argparse.Namespace) -> list[tuple]:
@@ -124,29 +130,59 @@ def read_data_dir(data_dir: Path) -> dict[str, dict[str, str]]:
     return dict(sorted(utterances.items()))
 
 
-def complete(text: Path, utterances: dict, model_file: Path) -> bool:
-    """Whether a condition's text is newer than the model and holds every utterance (it is written last, and at once)."""
-    if not text.is_file() or text.stat().st_mtime < model_file.stat().st_mtime:
-        return False
-    return {line.split(maxsplit=1)[0] for line in text.read_text(encoding="utf-8").splitlines()} == set(utterances)
+def decode_all(folder: Path, cells: list[Cell], utterances: dict[str, dict[str, str]], args: argparse.Namespace) -> None:
+    """Decode requests in conditions into a folder."""
+    import torch
+
+    from espnet2_avsr_llm.inference.speech2text import Speech2Text
+
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    options = {name: getattr(args, name) for name in SEARCH}
+    # each job of a machine takes its next GPU
+    device = f"cuda:{((args.job or 1) - 1) % max(1, torch.cuda.device_count())}" if args.ngpu else "cpu"
+    speech2text = Speech2Text(args.asr_train_config, args.asr_model_file, device, args.dtype, args.batch_size, args.merge_adapter, **options)
+    for cell in cells:
+        torch.manual_seed(args.seed)
+        decode(speech2text, utterances, cell, folder, 8 * args.batch_size)
 
 
-def decode(speech2text, utterances: dict[str, dict[str, str]], request, condition: str, folder: Path, args: argparse.Namespace) -> None:
-    """Decode one condition and write its files."""
+def decode(speech2text, utterances: dict[str, dict[str, str]], cell: Cell, folder: Path, step: int) -> None:
+    """Decode one request in one condition and write its files, with ``step`` utterances in hand: enough to batch those of similar length."""
     from tqdm import tqdm
 
-    from espnet2_avsr_llm.data.conditions import Condition
+    from espnet2_avsr_llm.inference.decoded import write
 
-    load = Loader(utterances, Condition(condition, args.noise_dir))
+    load = Loader(utterances, cell.condition)
     ids, results, speech_seconds, start = list(utterances), [], 0.0, time.perf_counter()
-    step = 8 * args.batch_size  # utterances in hand: enough to batch those of similar length
-    for i in tqdm(range(0, len(ids), step), desc=f"{request.name} {condition}", unit="chunk"):
+    for i in tqdm(range(0, len(ids), step), desc=cell.name, unit="chunk"):
         chunk = ids[i : i + step]
         inputs = {name: [load(utt, name) for utt in chunk] for name in speech2text.names}
         speech_seconds += sum(max(seconds(name, x) for name, x in zip(inputs, row)) for row in zip(*inputs.values()))
-        results += speech2text(**inputs, **asdict(request))
-    log = {"seconds": time.perf_counter() - start, "utterances": len(ids), "speech_seconds": speech_seconds}
-    write(folder, dict(zip(ids, results)), log)
+        results += speech2text(**inputs, **asdict(cell.request))
+    log = {"settings": cell.settings, "seconds": time.perf_counter() - start, "utterances": len(ids), "speech_seconds": speech_seconds}
+    write(folder / cell.name, dict(zip(ids, results)), log)
+
+
+def part(folder: Path, utterances: dict, job: int, nj: int) -> tuple[Path, dict]:
+    """Folder and utterances of a part: every nj-th, as in stage 3."""
+    return folder / "parts" / f"{job}of{nj}", dict(list(utterances.items())[job - 1 :: nj])
+
+
+def finish(folder: Path, cells: list[Cell], utterances: dict, nj: int) -> None:
+    """Make one result of the parts, which are removed.
+
+    Raises:
+        SystemExit: a part is not decoded.
+    """
+    from espnet2_avsr_llm.inference.decoded import merge
+
+    parts = [part(folder, utterances, job, nj) for job in range(1, min(nj, len(utterances)) + 1)]
+    for cell in cells:
+        if missing := [str(path) for path, of in parts if not cell.complete(path, of)]:
+            raise SystemExit(f"{cell.name} is not decoded in {', '.join(missing)}: run the parts that were cut off again")
+        merge([path / cell.name for path, _ in parts], folder / cell.name)
+    shutil.rmtree(folder / "parts", ignore_errors=True)
 
 
 def seconds(name: str, x) -> float:
@@ -171,31 +207,6 @@ class Loader:
         if path is None or path == MISSING:
             return None
         return self.condition.video(utt, read_roi(path)) if name == "video" else self.condition.speech(utt, read_audio(path))
-
-
-def write(folder: Path, results: dict[str, list], log: dict) -> None:
-    """``1best_recog`` style files of the best hypothesis; those of all n best beside them when n > 1."""
-    from espnet2_avsr_llm.data.atomic import write_text
-
-    nbest = max(len(r) for r in results.values())
-    for n in range(nbest):
-        rows = {utt: r[n] for utt, r in results.items() if len(r) > n}
-        columns = {
-            "token": {u: " ".join(r[1]) for u, r in rows.items()},
-            "token_int": {u: " ".join(map(str, r[2])) for u, r in rows.items()},
-            "score": {u: f"{r[3].score:.4f}" for u, r in rows.items()},
-            "text": {u: r[0] for u, r in rows.items()},
-        }
-        for name, values in columns.items():
-            target = folder / f"{n + 1}best_recog" / name
-            write_text(target, "".join(f"{utt} {value}".rstrip() + "\n" for utt, value in values.items()))
-    best = {utt: r[0][3] for utt, r in results.items()}
-    log |= {"llm_tokens": sum(h.llm_tokens for h in best.values()), "tflops": sum(h.tflops for h in best.values())}
-    log["picked"] = {utt: {"task": h.task, **h.rates, "llm_tokens": h.llm_tokens} for utt, h in best.items()}
-    log["notes"] = {utt: h.note for utt, h in best.items() if h.note}
-    log["truncated"] = [utt for utt, h in best.items() if h.truncated]
-    write_text(folder / "log.json", json.dumps(log, indent=2) + "\n")
-    write_text(folder / "text", (folder / "1best_recog" / "text").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

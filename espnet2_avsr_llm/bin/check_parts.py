@@ -1,4 +1,4 @@
-"""Resolve the pretrained parts of a training configuration and show its prompts and added tokens (stage 5)."""
+"""Resolve the pretrained parts of training configurations and show their prompts and added tokens (stage 5)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ def get_parser() -> argparse.ArgumentParser:
     """Options."""
     from espnet2_avsr_llm.config import add_part_options
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, conflict_handler="resolve")
     add_part_options(parser)
+    parser.add_argument("--config", nargs="+", required=True, help="training configurations")
+    parser.add_argument("--early", action="store_true", help="for stage 1: only look for the parts, and warn where stage 5 would stop")
     return parser
 
 
@@ -21,10 +23,54 @@ def main(argv: list[str] | None = None) -> None:
     from espnet2_avsr_llm.config import from_options
     from espnet2_avsr_llm.hub.resolve import SourceError
 
+    configs = {name: from_options(argparse.Namespace(**{**vars(args), "config": name})) for name in args.config}
+    if args.early:
+        warn(configs)
+        return
+    for name, config in configs.items():
+        try:
+            sys.stdout.write(f"{name}\n{report(config)}")
+        except SourceError as e:
+            sys.exit(f"{name}: {e}")
+
+
+def warn(configs: dict[str, dict]) -> None:
+    """Say, each once, which parts cannot be had now: while data are prepared there is time for a licence or a conversion. Needs no torch."""
+    from espnet2_avsr_llm.config import PARTS
+    from espnet2_avsr_llm.hub.resolve import SourceError
+
+    sys.stdout.write(f"Looking for the pretrained parts of {' '.join(configs)}; those on the hub are fetched\n")
+    sys.stdout.flush()
+    named = [(part, config) for config in configs.values() for part in PARTS if {"source", "arch"} & (config.get(f"{part}_conf") or {}).keys()]
+    reasons = []
+    for part, config in named:
+        try:
+            find(part, config)
+        except SourceError as e:
+            reasons.append(str(e))
+    for reason in dict.fromkeys(reasons):
+        sys.stderr.write(f"Warning: stage 5 will stop at this: {reason}\n")
+
+
+def find(part: str, config: dict) -> str | None:
+    """Where a pretrained part of a configuration is; None where it leaves the part out or draws it.
+
+    Raises:
+        SourceError: it is missing.
+    """
+    from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
+
+    conf = config.get(f"{part}_conf") or {}
+    if config.get(part) is None or conf.get("init") == "random":
+        return None
+    source = conf.get("source") or (arch(conf["arch"]).get("_name_or_path") if conf.get("arch") else None)
+    if not source:
+        raise SourceError(f"{part}_conf needs a source: a folder, or the hub id of the weights")
     try:
-        sys.stdout.write(f"{args.config}\n{report(from_options(args))}")
+        return f"{part}: {source} -> {resolve(source, conf.get('revision'))}"
     except SourceError as e:
-        sys.exit(f"{args.config}: {e}")
+        hint = ". `avsr-llm convert avhubert` makes the folder; AVHUBERT in db.sh names it" if config[part] == "avhubert" else ""
+        raise SourceError(f"{part}: {e}{hint}") from e
 
 
 def report(config: dict) -> str:
@@ -34,18 +80,9 @@ def report(config: dict) -> str:
         SourceError: a part is missing.
     """
     from espnet2_avsr_llm.build import PRETRAINED
-    from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
     from espnet2_avsr_llm.llm.tokens import ADDED_TOKENS, PROMPTS, load_tokens
 
-    lines = []
-    for part in PRETRAINED:
-        conf = config.get(f"{part}_conf") or {}
-        if config.get(part) is None or conf.get("init") == "random":
-            continue
-        source = conf.get("source") or (arch(conf["arch"]).get("_name_or_path") if conf.get("arch") else None)
-        if not source:
-            raise SourceError(f"{part}_conf needs a source: a folder, or the hub id of the weights")
-        lines.append(f"{part}: {source} -> {resolve(source, conf.get('revision'))}")
+    lines = [line for line in (find(part, config) for part in PRETRAINED) if line]
     llm = config["llm_conf"]
     tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
     lines.append(f"added tokens: {dict(zip(ADDED_TOKENS, tokens.added_ids))}")

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shutil
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -16,6 +17,7 @@ def get_parser() -> argparse.ArgumentParser:
         required=True,
         help="the file text of each PASS/CONDITION below it is scored into score_wer/ and score_cer/ beside it",
     )
+    parser.add_argument("--asr_model_file", type=Path, help="checkpoint: what was decoded before it was made is not scored, and loses its old scores")
     return parser
 
 
@@ -29,7 +31,13 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if not (hyps := sorted(args.decode_dir.glob("*/*/text"))):
         raise SystemExit(f"No file named text in {args.decode_dir} or its folders: run the decoding (stage 12) first.")
     refs = read_table(args.ref)
+    trained = args.asr_model_file.stat().st_mtime if args.asr_model_file and args.asr_model_file.is_file() else 0
     for hyp in hyps:
+        if hyp.stat().st_mtime < trained:
+            logging.warning("%s is skipped: %s is newer (decode it again, stage 12, or remove that folder)", hyp.parent, args.asr_model_file)
+            for scores in hyp.parent.glob("score_*"):
+                shutil.rmtree(scores)
+            continue
         rates = score_condition(refs, read_table(hyp), hyp.parent)
         wer = rates["wer"]
         logging.info("%s: WER %.2f %% (95 %%: %.2f to %.2f)", hyp.parent, wer.percent, *wer.interval)

@@ -18,7 +18,7 @@ library_name: espnet
 
 # {repo}
 
-Trained with [espnet2_avsr_llm](https://pypi.org/project/espnet2-avsr-llm), a plugin of ESPnet2.
+Trained with espnet2_avsr_llm, a plugin of [ESPnet2](https://github.com/espnet/espnet).
 
 ```python
 from espnet2_avsr_llm.bin.avsr_llm_inference import Speech2Text

@@ -34,17 +34,17 @@ class Condition:
     def __init__(self, name: str, noise_dir: Path | str | None = None) -> None:
         parts = [] if name == "clean" else name.split("+")
         self._damage = [part for part in parts if part in CORRUPTIONS]
-        self._noise: list[dict[str, NoiseEntry]] = []
+        self.noise: list[dict[str, NoiseEntry]] = []
         for part in (part for part in parts if part not in CORRUPTIONS):
             path = Path(noise_dir or ".") / f"{part}.txt"
             if not path.is_file():
                 kinds = ", ".join(CORRUPTIONS)
                 raise FileNotFoundError(f"condition {part!r} has no noise list {path}: make it (stage 5); kinds of damage to video are {kinds}")
-            self._noise.append(read_noise_list(path))
+            self.noise.append(read_noise_list(path))
 
     def speech(self, utt: str, wave: np.ndarray) -> np.ndarray:
         """Sound (T,) of an utterance, with its noise."""
-        for entries in self._noise:
+        for entries in self.noise:
             entry = entries[utt]
             wave = mix(wave, read_noise(entry.path, entry.offset, len(wave)), entry.snr)
         return wave

@@ -208,7 +208,7 @@ def placement(quant: str | None, device: str | None, dtype: torch.dtype) -> dict
     if quant not in QUANTS:
         raise ValueError(f"llm quant {quant!r}: choose from {', '.join(QUANTS)}, or null")
     if find_spec("bitsandbytes") is None:
-        raise SourceError(f"llm quant: {quant} needs bitsandbytes, which is not installed: pip install 'espnet2-avsr-llm[quant]'")
+        raise SourceError(f"llm quant: {quant} needs bitsandbytes, which is not installed: pip install bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     compute = {"bnb_4bit_compute_dtype": dtype} if quant == "4bit" else {}

@@ -1,5 +1,7 @@
 """The scoring and results programs on decoded text files."""
 
+import os
+
 import pytest
 
 from espnet2_avsr_llm.bin import results, score
@@ -38,6 +40,21 @@ def test_incomplete_decoding_is_refused(decoded):
     (decoded / "exp/asr/greedy/test/asr_audio4/clean/text").write_text("u1 bin\n")
     with pytest.raises(ValueError, match=r"1 without a hypothesis \['u2'\]"):
         score.main(["--ref", str(decoded / "text"), "--decode_dir", str(decoded / "exp/asr/greedy/test")])
+
+
+def test_conditions_of_an_older_model_are_skipped_and_leave_the_results(decoded, caplog):
+    exp, model = decoded / "exp" / "asr", decoded / "model.pth"
+    args = ["--ref", str(decoded / "text"), "--decode_dir", str(exp / "greedy" / "test")]
+    score.main(args)
+    old = exp / "greedy/test/asr_audio4/babble_0dB"
+    model.touch()
+    os.utime(old / "text", (0, 0))
+    os.utime(model, (1, 1))
+    score.main([*args, "--asr_model_file", str(model)])
+    results.main([str(exp)])
+    assert f"{old} is skipped: {model} is newer" in caplog.text
+    table = (exp / "RESULTS.md").read_text()
+    assert "|greedy/test/asr_audio4/clean|" in table and "babble_0dB" not in table
 
 
 def test_nothing_decoded_is_refused(decoded, tmp_path):

@@ -59,9 +59,9 @@ def test_without_a_corpus_the_recipe_says_where_to_name_it(recipe, name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_readme_commands_use_known_options(name):
-    folder = ROOT / "egs2" / name / "avsr_llm1"
-    readme = (folder / "README.md").read_text(encoding="utf-8")
+def test_readme_commands_use_known_options(recipe, name):
+    folder = recipe(name).data.parent  # a command may make a link
+    readme = (ROOT / "egs2" / name / "avsr_llm1/README.md").read_text(encoding="utf-8")
     typed = [line.split("  #")[0] for block in re.findall(r"```bash\n(.*?)```", readme, re.DOTALL) for line in block.replace("\\\n", " ").splitlines()]
     commands = [line for line in typed if "run.sh" in line]
     assert commands
@@ -79,9 +79,32 @@ def test_lrs2(recipe, tmp_path):
     run = recipe("lrs2")
     (tmp_path / "lrs2").mkdir()
     make_lrs2(tmp_path / "lrs2/mvlrs_v1", tmp_path / "lrs2")
-    out = run(*STAGE_1, LRS2=str(tmp_path / "lrs2"))
+    out = run(*STAGE_1, LRS2=str(tmp_path / "lrs2"), AVHUBERT="", HF_HOME=str(tmp_path))
     assert out.returncode == 0, out.stdout + out.stderr
     assert run.sizes() == {"train_28h": 2, "train_223h": 6, "valid": 1, "test": 2}
+    # the parts of the configurations in use are looked for first, and nothing ends for want of them
+    missing = [f"Warning: stage 5 will stop at this: {part}: " for part in ("audio_frontend", "video_frontend", "llm")]
+    assert all(out.stderr.count(warning) == 1 for warning in missing), out.stderr
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_decoding_is_that_of_the_papers(recipe, name):
+    assert "--inference_config conf/decode/beam15.yaml" in recipe(name)("--stage", "17").stdout
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_avhubert_is_named_in_one_place(recipe, tmp_path, name):
+    """AVHUBERT becomes the source of all configurations, whichever recipe runs; no warning, and no part of the experiment's name."""
+    run, link = recipe(name), tmp_path / "egs2" / name / "avsr_llm1/avhubert_large"
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        out = run("--stage", "17", AVHUBERT=str(tmp_path / folder))
+        assert out.returncode == 0 and os.readlink(link) == str(tmp_path / folder), out.stdout + out.stderr
+    sources = re.findall(r"source: (\S+)", "".join(path.read_text() for path in (ROOT / "conf/train").glob("*.yaml")))
+    assert set(sources) == {link.name}
+    if name == "vox2":  # stage 1 as far as the corpus, which is not there
+        out = run(*STAGE_1, "--asr_config", "conf/train/llama_avsr_vsr.yaml", VOX2=str(tmp_path / "absent"), HF_HOME=str(tmp_path))
+        assert "stop at this: llm: " in out.stderr and "frontend" not in out.stderr, out.stderr
 
 
 def test_lrs3_from_videos_and_published_landmarks_to_crops(recipe, tmp_path):

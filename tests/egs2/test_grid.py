@@ -53,6 +53,11 @@ def call(recipe, *command, corpus=""):
     return subprocess.run(command, cwd=recipe, env=env, capture_output=True, text=True, timeout=300)
 
 
+def test_full_size_systems_find_avhubert(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("AVHUBERT", str(tmp_path))
+    assert call(recipe, "./run.sh", "--stage", "17").returncode == 0 and os.readlink(recipe / "avhubert_large") == str(tmp_path)
+
+
 def make_corpus(root, layout):
     """Empty clips of s1 in a layout; the list of the recipe has them all."""
     names = [utt.split()[0].removeprefix("s1_") for utt in (RECIPE / "local/s1.list").read_text().splitlines()]

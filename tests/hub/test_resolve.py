@@ -1,6 +1,8 @@
 """Names of pretrained parts: folders, hub ids, and the errors that say what to do."""
 
 import json
+import subprocess
+import sys
 
 import huggingface_hub
 import pytest
@@ -122,7 +124,21 @@ def test_check_parts_ends_with_the_reason(tmp_path, tiny_config, capsys):
     (tmp_path / "a.yaml").write_text(json.dumps(tiny_config(llm_conf={"source": str(tmp_path / "absent")})))
     with pytest.raises(SystemExit) as error:
         check_parts.main(["--config", str(tmp_path / "a.yaml")])
-    assert "a.yaml: No folder" in str(error.value.code) and "absent" in str(error.value.code)
+    assert "a.yaml: llm: No folder" in str(error.value.code) and "absent" in str(error.value.code)
+
+
+def test_early_each_missing_part_is_warned_of_once_and_torch_is_not_needed(tmp_path, tiny_config):
+    absent = {"llm_conf": {"source": str(tmp_path / "absent")}, "video_frontend_conf": {"source": "avhubert_large"}}
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(tiny_config(**absent)))
+    options = ["--early", "--config", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"), "--max_epoch", "5"]
+    code = f"import sys; from espnet2_avsr_llm.bin import check_parts; check_parts.main({options!r}); assert 'torch' not in sys.modules"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    warnings = out.stderr.splitlines()
+    assert len(warnings) == 2 and all(line.startswith("Warning: stage 5 will stop at this: ") for line in warnings)
+    assert "video_frontend: No folder" in warnings[0] and "AVHUBERT in db.sh names it" in warnings[0]
+    assert f"llm: No folder {tmp_path}/absent" in warnings[1]
 
 
 def test_check_parts_shows_sources_and_prompts(tmp_path, tiny_config, capsys, sources):

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ esac
 printf '%s\\n' "${*:2}" >>calls.txt
 if [ -n "${FAIL:-}" ] && [[ "$*" == *"${FAIL}"* ]]; then echo "reason of the failure"; exit "${STATUS:-1}"; fi
 if [ "$2" = espnet2_avsr_llm.bin.make_shape ]; then # --outs A B
-    for file in $(sed 's/.*--outs \\([^ ]* [^ ]*\\).*/\\1/' <<<"$*"); do mkdir -p "${file%/*}" && touch "${file}"; done
+    for file in $(sed 's/.*--outs \\([^ ]* [^ ]*\\).*/\\1/' <<<"$*"); do mkdir -p "${file%/*}" && echo "$*" >"${file}"; done
 fi
 if [ "$2" = espnet2_avsr_llm.bin.results ]; then touch "${*: -1}/wer.txt"; fi
-if [ "$2" = espnet2.bin.launch ]; then echo "trained with ${OMP_NUM_THREADS} threads" >"$6"; fi
+if [ "$2" = espnet2.bin.launch ]; then echo "trained with ${OMP_NUM_THREADS} threads" >"$6" && touch "${6%/*}/checkpoint.pth"; fi
 """
 AV, A, V = "conf/av.yaml", "conf/a.yaml", "conf/v.yaml"
 
@@ -33,7 +34,7 @@ class Recipe:
         (self.folder / "local").mkdir(parents=True)
         (self.folder / "conf" / "decode").mkdir(parents=True)
         (self.folder / "utils").mkdir()
-        for name in ("avsr_llm.sh", "path.sh", "cmd.sh", *(f"utils/{path.name}" for path in (TEMPLATE / "utils").iterdir())):
+        for name in ("avsr_llm.sh", "path.sh", "cmd.sh", "db.sh", *(f"utils/{path.name}" for path in (TEMPLATE / "utils").iterdir())):
             (self.folder / name).symlink_to(TEMPLATE / name)
         (self.folder / "utils" / "install.sh").unlink()  # a test installs nothing
         self.write("utils/install.sh", '#!/usr/bin/env bash\necho "utils/install.sh $*" >>calls.txt\n', 0o755)
@@ -78,7 +79,7 @@ def test_all_stages_in_order(recipe):
     out = recipe.run("--asr_configs", f"{AV} {V}", "--noise_snrs", "0 -5", "--skip_packing", "false", "--nj", "2")
     assert out.returncode == 0, out.stderr
     assert recipe.programs() == (
-        ["sh", "roi_models", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", *["check_parts"] * 2]
+        ["sh", "roi_models", "check_parts", "sh", "datadir", *["dump"] * 12, *["datadir"] * 2, "noise_list", *["check_parts"] * 2]
         + [*["make_shape"] * 2, "launch", "launch", *["avsr_llm_inference"] * 4, *["score"] * 4, "results", *["pack"] * 2]
         + ["sinks", "sinks", "shap", "report"] * 2
     )
@@ -214,10 +215,22 @@ def test_failure_of_a_program_without_log_stops_too(recipe):
     assert out.returncode == 1 and recipe.programs() == ["datadir"]
 
 
+def test_decoding_as_a_job_array(recipe):
+    args = ["--asr_config", A, "--stage", "12", "--stop_stage", "12", "--test_sets", "te1"]
+    assert recipe.run(*args).returncode == 0
+    (one,) = recipe.calls
+    (recipe.folder / "calls.txt").unlink()
+    assert recipe.run(*args, "--inference_nj", "3").returncode == 0
+    *jobs, last = recipe.calls
+    assert sorted(jobs) == [f"{one} --nj 3 --job {job}" for job in (1, 2, 3)] and last == f"{one} --nj 3 --finish"
+    out = recipe.run(*args, "--inference_nj", "3", FAIL="--job 2")
+    assert out.returncode == 1 and "te1/log/decode.*.log" in out.stdout and recipe.calls[-1] != last
+
+
 def test_preparation_is_a_job_array_with_its_options(recipe):
     args = ["--stage", "1", "--stop_stage", "3", "--nj", "3", "--dump_args", "--crop avhubert --landmark_stride 1"]
     assert recipe.run(*args).returncode == 0
-    _, validate, *dumps = recipe.calls
+    _, _, validate, *dumps = recipe.calls
     assert validate == "espnet2_avsr_llm.bin.datadir validate data/tr data/va --test data/te1 data/te2"
     for dset, out in (("tr", "org/tr"), ("va", "org/va"), ("te1", "te1"), ("te2", "te2")):
         places = f"espnet2_avsr_llm.bin.dump --in_dir data/{dset} --out_dir dump/raw/{out}"
@@ -253,17 +266,96 @@ def test_training_on_the_cpu_uses_all_threads(recipe):
 
 
 def test_length_files_are_made_again_only_when_needed(recipe):
-    args = ["--asr_configs", A, "--stage", "10", "--stop_stage", "10"]
-    recipe.write("exp/stats_a/train/llm_shape", "")
-    recipe.write("exp/stats_a/valid/llm_shape", "")
-    os.utime(recipe.folder / A, (0, 0))
-    assert recipe.run(*args).returncode == 0 and recipe.calls == []
-    os.utime(recipe.folder / "exp/stats_a/valid/llm_shape", (0, 0))
-    assert recipe.run(*args).returncode == 0
-    assert recipe.calls == [
-        "espnet2_avsr_llm.bin.make_shape --config conf/a.yaml --data_dirs dump/raw/tr dump/raw/va"
+    def made(config=A, train_set="tr"):
+        """What two runs of the stage make; times do not matter."""
+        (recipe.folder / "calls.txt").unlink(missing_ok=True)
+        os.utime(recipe.folder / config, (0, 0))
+        for _ in range(2):
+            assert recipe.run("--asr_configs", config, "--stage", "10", "--stop_stage", "10", "--train_set", train_set).returncode == 0
+        return recipe.calls
+
+    made()
+    assert made() == []
+    recipe.write("dump/raw/tr/text", "u1 a\n")
+    assert len(made()) == 1
+    recipe.write("dump/raw/va/utt2num_frames", "u2 25\n")
+    assert len(made()) == 1
+    recipe.write(A, "audio_frontend: whisper\nllm: other\n")
+    assert len(made()) == 1
+    recipe.write("conf/mini/a.yaml", "audio_frontend: hf_speech\n")  # its name is that of the folder too
+    assert len(made("conf/mini/a.yaml")) == 1
+    assert made(train_set="other") == [
+        "espnet2_avsr_llm.bin.make_shape --config conf/a.yaml --data_dirs dump/raw/other dump/raw/va"
         " --outs exp/stats_a/train/llm_shape exp/stats_a/valid/llm_shape"
     ]
+
+
+def test_length_files_of_one_folder_are_those_of_one_configuration(recipe):
+    out = recipe.run("--asr_configs", f"{A} {V}", "--asr_stats_dir", "exp/shared", "--stage", "10")
+    assert out.returncode == 2 and recipe.calls == []
+    assert f"--asr_stats_dir exp/shared holds the length files of one configuration, found several: '{A} {V}'" in out.stdout
+
+
+TRAIN = ["--asr_config", A, "--asr_tag", "m", "--stage", "11", "--stop_stage", "11"]
+
+
+@pytest.mark.parametrize(
+    "file, text, args, differs",
+    [
+        ("dump/raw/tr/text", "u1 other words\n", [], r"< tr: \d+ \d+\n---\n> tr: \d+ \d+"),
+        (A, "audio_frontend: whisper\nvideo_frontend: null\nmax_epoch: 9\n", [], r"> max_epoch: 9\n"),
+        ("x", "", ["--asr_args", "--max_epoch 9"], r"< asr_args: \n---\n> asr_args: --max_epoch 9\n"),
+        ("x", "", ["--train_set", "less"], r"< tr: .*\n---\n> less: "),
+        ("exp/other/train/llm_shape", "u1 9,9", ["--asr_stats_dir", "exp/other"], r"< lengths: .*\n---\n> lengths: "),
+    ],
+)
+def test_a_model_trained_on_something_else_is_refused(recipe, file, text, args, differs):
+    recipe.write("dump/raw/tr/text", "u1 words\n")
+    recipe.run(*TRAIN)
+    recipe.write(A, "# a comment\n" + (recipe.folder / A).read_text())
+    again = recipe.run(*TRAIN)
+    assert again.returncode == 0 and recipe.programs() == ["make_shape", "launch", "launch"] and "<" not in again.stdout
+    recipe.write(file, text)
+    refused = recipe.run(*TRAIN, *args)
+    assert refused.returncode == 2 and recipe.programs().count("launch") == 2
+    assert re.search(differs, refused.stdout) and "remove exp/m/trained_on" in refused.stdout
+    (recipe.folder / "exp/m/trained_on").unlink()
+    for launches in (3, 4):
+        assert recipe.run(*TRAIN, *args).returncode == 0 and recipe.programs().count("launch") == launches
+
+
+def test_a_training_that_left_no_checkpoint_may_be_begun_on_something_else(recipe):
+    recipe.run(*TRAIN)
+    (recipe.folder / "exp/m/checkpoint.pth").unlink()
+    assert recipe.run(*TRAIN, "--asr_args", "--max_epoch 9").returncode == 0
+    assert "asr_args: --max_epoch 9\n" in (recipe.folder / "exp/m/trained_on").read_text()
+
+
+def test_comparisons_refuse_models_of_other_batches(recipe):
+    """compare.sh on the real stage 11: its names hold neither the budget nor the configuration of the batches."""
+    (recipe.folder / "compare.sh").symlink_to(TEMPLATE / "compare.sh")
+    recipe.write("run.sh", f'#!/usr/bin/env bash\n./avsr_llm.sh {" ".join(recipe.sets[:4])} --test_sets te --python ./stub "$@"\n', 0o755)
+    recipe.write("python3", f'#!/usr/bin/env bash\n[[ "$1" != utils/* ]] || exec {sys.executable} "$@"\n', 0o755)
+    recipe.write("list.txt", f"name {A}\n")
+    command = ["./compare.sh", "--systems", "list.txt", "--seeds", "1", "--batch_config", V]
+    env = {**os.environ, "PATH": f"{recipe.folder}:{os.environ['PATH']}", "AVSR_LLM_ENV": "/absent"}
+
+    def run(*args):
+        return subprocess.run([*command, *args], cwd=recipe.folder, env=env, capture_output=True, text=True, timeout=120)
+
+    assert [run().returncode for _ in range(2)] == [0, 0] and recipe.programs().count("launch") == 2
+    for options, differs in ((["--batch_bins", "9"], "asr_args"), (["--batch_config", AV], "lengths"), (["--max_epoch", "9"], "asr_args")):
+        refused = run(*options)
+        assert refused.returncode == 1 and recipe.programs().count("launch") == 2, refused.stdout
+        assert f"> {differs}: " in refused.stdout and "exp/compare/name.1_seed1 was trained on something else" in refused.stdout
+    assert run().returncode == 0
+
+
+def test_a_failure_of_one_of_several_trainings_is_kept(recipe):
+    args = ["--asr_configs", f"{A} {V} {AV}", "--stage", "11", "--stop_stage", "12", "--num_threads", "2"]
+    for config in (A, V, AV):
+        out = recipe.run(*args, FAIL=f"avsr_llm_train --config {config}")
+        assert out.returncode == 1 and "avsr_llm_inference" not in recipe.programs()
 
 
 def test_a_recipe_may_train_its_parts_further(recipe):
@@ -277,7 +369,7 @@ def test_a_recipe_may_train_its_parts_further(recipe):
 
 def test_local_data_options_reach_the_data_script(recipe):
     assert recipe.run("--stage", "1", "--stop_stage", "1", "--local_data_opts", "--clips 8 --seed 1").returncode == 0
-    assert recipe.calls[0] == "local/data.sh --clips 8 --seed 1"
+    assert recipe.calls[1] == "local/data.sh --clips 8 --seed 1"
 
 
 @pytest.mark.parametrize(
@@ -306,6 +398,12 @@ def test_experiment_name_can_be_given(recipe):
 def test_help_lists_options_with_their_meaning(recipe):
     out = recipe.run("--help")
     assert "--stop_stage 10000  # last stage" in out.stdout and "--hf_repo " in out.stdout
+
+
+def test_help_shows_the_values_of_the_recipe(recipe):
+    lines = recipe.run("--noise_snrs", "0 -5", "--skip_packing", "false", "--help").stdout.splitlines()
+    assert "  --skip_packing false  # leave out 14" in lines and "  --test_sets te1 te2" in lines
+    assert any(line.startswith("  --noise_snrs 0 -5  # ") for line in lines)
 
 
 def test_mini_recipe_passes_its_options_on(tmp_path):

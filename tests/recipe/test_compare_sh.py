@@ -63,6 +63,12 @@ def test_a_failure_ends_it_without_a_table(compare, tmp_path):
     assert "seed3" not in (tmp_path / "calls.txt").read_text() and not (tmp_path / "exp/compare/compare.md").exists()
 
 
+def test_a_failure_is_not_lost_when_the_last_model_ends_at_once(compare, tmp_path):
+    (tmp_path / "awk").write_text('#!/usr/bin/env bash\n/usr/bin/awk "$@"; sleep 2\n')  # the list ends after the models
+    (tmp_path / "awk").chmod(0o755)
+    assert compare("--systems", "list.txt", "--seeds", "1", "--jobs", "3", FAIL="b.1_seed1").returncode == 1
+
+
 def test_an_absent_list_is_named(compare):
     out = compare("--systems", "none.txt")
     assert out.returncode == 2 and "--systems names 'none.txt', no such file" in out.stderr

@@ -27,6 +27,21 @@ def test_recipe_commands_use_known_options(command):
     assert out.returncode == 0, out.stdout + out.stderr
 
 
+@pytest.mark.parametrize("command", [line for line in TYPED if "--inference_requests" in line])
+def test_what_is_asked_for_was_trained(command):
+    """By each of the models that the command decodes with."""
+    from espnet2_avsr_llm.build import part
+    from espnet2_avsr_llm.config import load_config
+    from espnet2_avsr_llm.inference.choose import Request
+
+    given = re.search(r"--asr_config (\S+)", command)
+    configs = [given[1]] if given else re.search(r'--asr_configs "(.*?)"', (MINI / "run.sh").read_text())[1].split()
+    request = Request.parse(re.search(r"--inference_requests (\S+)", command)[1].strip('"'))
+    for config in configs:
+        trained = part(load_config(MINI / config), "plan").all_passes()
+        assert request.candidates(trained, request.wanted(trained))
+
+
 def test_named_configurations_and_programs_exist():
     for path in re.findall(r"conf/[\w/]+\.(?:yaml|conf)", README):
         assert (ROOT / path).is_file(), path

@@ -1,5 +1,6 @@
 """run.pl and slurm.pl: single jobs, arrays, failures, odd arguments, and ESPnet's launcher on top of them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -138,6 +139,17 @@ def test_slurm_options_are_translated(tmp_path, monkeypatch):
     assert expected in out.stdout
     out = call("slurm.pl", "--config", "c.conf", "--mem", "4G", "l/x.log", "true")
     assert out.returncode == 1 and "has no line `option mem=4G ...`" in out.stderr
+
+
+@pytest.mark.parametrize("script", ["slurm.pl"], indirect=True)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_training_on_slurm_gets_cpus_for_its_data_workers(script, nodes):
+    """The launcher names the GPUs, and for several nodes as many threads as GPUs."""
+    options = ["--gpu", 4, *(["--num_threads", 4, "--num_nodes", 2] if nodes == 2 else [])]
+    assert call(script, *options, "log/x.log", "true").returncode == 0
+    flags = " ".join(json.loads(Path("sbatch.json").read_text()))
+    assert "--gpus-per-node 4 --cpus-per-gpu 5" in flags and "--cpus-per-task" not in flags
+    assert ("--nodes 2" in flags) == (nodes == 2)
 
 
 def test_espnets_launcher_accepts_run_pl(tmp_path):

@@ -22,6 +22,7 @@ ngpu=0               # GPUs of one node; 0: CPU
 num_nodes=1          # nodes of the training
 nj=$(OMP_NUM_THREADS= nproc) # data preparation jobs; nproc alone would heed path.sh's own setting
 num_threads=$(OMP_NUM_THREADS= nproc) # of training and decoding on the CPU
+inference_nj=1       # decoding jobs of each test set; on GPUs each takes the next one of its machine
 gpu_inference=false  # decode on a GPU
 dumpdir=dump         # prepared features
 expdir=exp           # experiments
@@ -54,10 +55,12 @@ inference_tag=
 hf_repo=       # USER/NAME to upload to (stage 15)
 analysis_args= # options for the Shapley values of stage 16, e.g. "--num_utts 100 --max_evals 2000"
 
-help_message="usage: $0 [--OPTION VALUE ...]   (dashes or underscores)
-
-Options and defaults:
-$(sed -n '/^# General/,/^analysis_args/p' "$0" | sed -n 's/^\([a-z_]*\)=\([^#]*[^# ]\)\{0,1\} *\(#.*\)\{0,1\}$/  --\1 \2  \3/p')"
+print_help() { # the values are those in force: of the recipe's run.sh, and of what stands before --help
+    local name comment
+    printf '%s\n\n' "usage: $0 [--OPTION VALUE ...]   (dashes or underscores)" "Options and their values:"
+    sed -n '/^# General/,/^analysis_args/s/^\([a-z_]*\)=[^#]*/\1 /p' "$0" |
+        while read -r name comment; do echo "  --${name} ${!name}${comment:+  ${comment}}"; done
+}
 run_args=$*
 . utils/parse_options.sh
 if [ $# -ne 0 ]; then
@@ -70,7 +73,9 @@ if [ -z "${train_set}" ] || [ -z "${valid_set}" ] || [ -z "${test_sets}" ]; then
 fi
 . ./path.sh
 . ./cmd.sh
+. ./db.sh
 
+[ -z "${AVHUBERT}" ] || ln -sfnT "${AVHUBERT}" avhubert_large # the source in conf/train
 [ -z "${asr_config}" ] || asr_configs=${asr_config}
 # shellcheck disable=SC2086
 set -- ${asr_configs}
@@ -169,6 +174,9 @@ stage_0() {
 }
 
 stage_1() {
+    # which parts are missing is said now, not after days of face search; a recipe's own parts are not there yet
+    # shellcheck disable=SC2086
+    [ -e local/parts.sh ] || "${python}" -m espnet2_avsr_llm.bin.check_parts --early --config ${asr_configs} ${asr_args}
     # shellcheck disable=SC2086
     local/data.sh ${local_data_opts}
     # shellcheck disable=SC2046,SC2086
@@ -220,18 +228,33 @@ stage_5() {
     done
 }
 
+made_from() { # CONFIG: what its length files depend on, and its model with them
+    local dset
+    echo "asr_args: ${asr_args}"
+    for dset in "${train_set}" "${valid_set}"; do
+        echo "${dset}: $(cat "${data_feats}/${dset}"/{text,utt2num_samples,utt2num_frames} 2>/dev/null | cksum)"
+    done
+    grep -Ev '^[[:space:]]*(#|$)' "$1"
+}
+
 stage_10() {
     local asr_config stats
+    if [ -n "${asr_stats_dir}" ] && [ "$(wc -w <<<"${asr_configs}")" -gt 1 ]; then
+        log "Error: --asr_stats_dir ${asr_stats_dir} holds the length files of one configuration, found several: '${asr_configs}'"
+        exit 2
+    fi
     for asr_config in ${asr_configs}; do
         stats=$(stats_of "${asr_config}")
-        if [ "${stats}/valid/llm_shape" -nt "${asr_config}" ] && [ "${stats}/valid/llm_shape" -nt "${data_feats}/${train_set}/text" ]; then
+        if made_from "${asr_config}" | cmp -s - "${stats}/made_from"; then
             log "${stats} is up to date"
             continue
         fi
+        rm -f "${stats}/made_from"
         # shellcheck disable=SC2086
         "${python}" -m espnet2_avsr_llm.bin.make_shape --config "${asr_config}" \
             --data_dirs "${data_feats}/${train_set}" "${data_feats}/${valid_set}" \
             --outs "${stats}/train/llm_shape" "${stats}/valid/llm_shape" ${asr_args}
+        made_from "${asr_config}" >"${stats}/made_from"
     done
 }
 
@@ -242,11 +265,23 @@ data_options() { # CONFIG train|valid SET: one option per line
     printf -- '--%s_shape_file\n%s\n' "$2" "$(stats_of "$1")/$2/llm_shape"
 }
 
+note_training() { # CONFIG: what its model is trained on, into its folder; a model that was begun on something else is refused
+    local exp note
+    exp=$(exp_of "$1")
+    note=$(made_from "$1"; echo "lengths: $(cat "$(stats_of "$1")"/{train,valid}/llm_shape | cksum)")
+    if [ -e "${exp}/checkpoint.pth" ] && [ -e "${exp}/trained_on" ] && ! diff "${exp}/trained_on" - <<<"${note}"; then
+        log "Error: ${exp} was trained on something else (above, < then, > now). Name another --asr_tag or --expdir, or remove" \
+            "that folder; to go on with this model all the same, remove ${exp}/trained_on"
+        exit 2
+    fi
+    mkdir -p "${exp}"
+    echo "${note}" >"${exp}/trained_on"
+}
+
 train() { # CONFIG THREADS
     local exp opts
     exp=$(exp_of "$1")
     log "ASR training started... log: '${exp}/train.log'"
-    mkdir -p "${exp}"
     mapfile -t opts < <(data_options "$1" train "${train_set}"; data_options "$1" valid "${valid_set}")
     # a configuration may name its own noise
     if uses "$1" audio && [ -s "${train_noise}" ] && ! grep -q 'noise_file:' "$1"; then
@@ -262,34 +297,49 @@ train() { # CONFIG THREADS
 }
 
 stage_11() {
-    local asr_config jobs=1 status=0
+    local asr_config jobs=1 status=0 pid pids=() waited=0
     [ -n "${asr_stats_dir}" ] || stage_10 # other --asr_args may need other length files
-    # on the CPU several models at once, a thread each, are done sooner than one after the other with all threads
+    # on the CPU several models at once, a thread each, are done sooner than one after the other with all threads;
+    # where no more can run, the oldest is waited for
     if [ "${ngpu}" -eq 0 ] && [[ "${asr_configs}" == *" "* ]]; then jobs=${num_threads}; fi
+    for asr_config in ${asr_configs}; do note_training "${asr_config}"; done
     for asr_config in ${asr_configs}; do
-        [ "$(jobs -rp | wc -l)" -lt "${jobs}" ] || wait -n || status=1
+        [ "$((${#pids[@]} - waited))" -lt "${jobs}" ] || wait "${pids[waited++]}" || status=1
         train "${asr_config}" "$((jobs > 1 ? 1 : $(threads "${ngpu}")))" &
+        pids+=($!)
     done
-    while [ -n "$(jobs -rp)" ]; do wait -n || status=1; done
+    for pid in "${pids[@]:waited}"; do wait "${pid}" || status=1; done
     return "${status}"
 }
 
+decode() { # LOG OPTIONS COMMAND...: with these options of ${decode_cmd}; the jobs of one machine share its threads
+    local all
+    log "Decoding started... log: '${1/JOB/*}'"
+    all=$(threads "${gpus}")
+    # shellcheck disable=SC2086
+    OMP_NUM_THREADS=$((all > inference_nj ? all / inference_nj : 1)) run_logged "$1" ${decode_cmd} $2 "$1" "${@:3}"
+}
+
 stage_12() {
-    local asr_config exp dset out gpus=0
+    local asr_config exp dset out command gpus=0
     ! ${gpu_inference} || gpus=1
     for asr_config in ${asr_configs}; do
         exp=$(exp_of "${asr_config}")
         for dset in ${test_sets}; do
             out=${exp}/${inference_tag}/${dset}
-            log "Decoding started... log: '${out}/decode.log'"
-            # shellcheck disable=SC2086,SC2046
-            OMP_NUM_THREADS=$(threads "${gpus}") run_logged "${out}/decode.log" \
-                ${decode_cmd} --gpu "${gpus}" "${out}/decode.log" \
-                "${python}" -m espnet2_avsr_llm.bin.avsr_llm_inference --config "${inference_config}" --ngpu "${gpus}" \
-                --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/${inference_asr_model}" \
-                --data_dir "${data_feats}/${dset}" --noise_dir "${noise_dir}/${dset}" \
-                --conditions $(conditions_of "${asr_config}") --output_dir "${out}" \
-                ${inference_requests:+--requests ${inference_requests}} ${inference_args}
+            # shellcheck disable=SC2206,SC2207
+            command=("${python}" -m espnet2_avsr_llm.bin.avsr_llm_inference --config "${inference_config}" --ngpu "${gpus}"
+                --asr_train_config "${exp}/config.yaml" --asr_model_file "${exp}/${inference_asr_model}"
+                --data_dir "${data_feats}/${dset}" --noise_dir "${noise_dir}/${dset}"
+                --conditions $(conditions_of "${asr_config}") --output_dir "${out}"
+                ${inference_requests:+--requests ${inference_requests}} ${inference_args})
+            if [ "${inference_nj}" -eq 1 ]; then
+                decode "${out}/decode.log" "--gpu ${gpus}" "${command[@]}"
+            else
+                command+=(--nj "${inference_nj}")
+                decode "${out}/log/decode.JOB.log" "--gpu ${gpus} JOB=1:${inference_nj}" "${command[@]}" --job JOB
+                run_logged "${out}/log/finish.log" ${decode_cmd} "${out}/log/finish.log" "${command[@]}" --finish
+            fi
         done
     done
 }
@@ -300,7 +350,8 @@ stage_13() {
         exp=$(exp_of "${asr_config}")
         exps+=("${exp}")
         for dset in ${test_sets}; do
-            "${python}" -m espnet2_avsr_llm.bin.score --ref "${data_feats}/${dset}/text" --decode_dir "${exp}/${inference_tag}/${dset}"
+            "${python}" -m espnet2_avsr_llm.bin.score --ref "${data_feats}/${dset}/text" --decode_dir "${exp}/${inference_tag}/${dset}" \
+                --asr_model_file "${exp}/${inference_asr_model}"
         done
     done
     "${python}" -m espnet2_avsr_llm.bin.results "${exps[@]}" --plot_dir "${expdir}"

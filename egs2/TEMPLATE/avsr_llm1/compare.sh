@@ -43,15 +43,18 @@ model() { # SEED NAME.NUMBER CONFIG OPTIONS...
 
 threads=$(OMP_NUM_THREADS= nproc)
 status=0
+pids=()
+waited=0
 run --stage 10 --stop_stage 10 --asr_config "${batch_config}"
 for seed in ${seeds}; do
     while read -r -a line; do
-        [ "$(jobs -rp | wc -l)" -lt "${jobs}" ] || wait -n || status=1
+        [ "$((${#pids[@]} - waited))" -lt "${jobs}" ] || wait "${pids[waited++]}" || status=1
         [ "${status}" -eq 0 ] || break 2
         model "${seed}" "${line[@]}" </dev/null &
+        pids+=($!)
     done < <(models)
 done
-while [ -n "$(jobs -rp)" ]; do wait -n || status=1; done
+for pid in "${pids[@]:waited}"; do wait "${pid}" || status=1; done
 [ "${status}" -eq 0 ] || exit 1
 . ./path.sh
 python3 -m espnet2_avsr_llm.bin.compare "${expdir}" | tee "${expdir}/compare.md"

@@ -10,3 +10,5 @@ MUAVIC=${MUAVIC:-}
 VOX2=${VOX2:-}
 # `downloads` marks a corpus that the recipe fetches or builds itself, below its own folder.
 MINI_AV=downloads
+# AV-HuBERT, converted (README.md, "Pretrained parts"); avsr_llm.sh makes it the link `avhubert_large`, the source in conf/train/*.yaml
+AVHUBERT=${AVHUBERT:-}

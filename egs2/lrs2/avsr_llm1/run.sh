@@ -10,6 +10,7 @@ cd "$(dirname "$0")"
     --test_sets test \
     --noise_snrs llama_avsr \
     --asr_configs "conf/train/llama_avsr_avsr.yaml conf/train/llama_avsr_vsr.yaml conf/train/llama_avsr_asr.yaml" \
+    --inference_config conf/decode/beam15.yaml \
     --ngpu 1 \
     --gpu_inference true \
     "$@"

@@ -14,6 +14,7 @@ export languages=${languages:-ar de el es fr it pt ru} # or some of them: langua
     --dump_args "--crop given" \
     --asr_args "--audio_frontend_conf arch=whisper-medium" \
     --asr_configs "conf/train/llama_avsr_avsr.yaml conf/train/llama_avsr_vsr.yaml conf/train/llama_avsr_asr.yaml" \
+    --inference_config conf/decode/beam15.yaml \
     --ngpu 1 \
     --gpu_inference true \
     "$@"

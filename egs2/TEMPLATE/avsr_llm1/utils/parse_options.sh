@@ -1,9 +1,10 @@
 # Sourced: takes `--some-name value` (dashes or underscores) from "$@" and sets the variable some_name, which must exist before.
-# `--config FILE` sources a file of assignments, `--help` prints ${help_message}. What is no option stays in "$@".
+# `--config FILE` sources a file of assignments, `--help` calls print_help where there is such a function, else prints
+# ${help_message}. What is no option stays in "$@".
 while [ $# -gt 0 ]; do
     case "$1" in
         --help | -h)
-            printf '%s\n' "${help_message:-No help found.}"
+            if declare -F print_help >/dev/null; then print_help; else printf '%s\n' "${help_message:-No help found.}"; fi
             exit 0
             ;;
         --config)

@@ -1,1 +1,0 @@
-../../TEMPLATE/avsr_llm1/compare.sh
