@@ -58,15 +58,13 @@ def find(part: str, config: dict) -> str | None:
     Raises:
         SourceError: it is missing.
     """
-    from espnet2_avsr_llm.hub.resolve import SourceError, arch, resolve
+    from espnet2_avsr_llm.hub.resolve import SourceError, resolve, source_of
 
     conf = config.get(f"{part}_conf") or {}
     if config.get(part) is None or conf.get("init") == "random":
         return None
-    source = conf.get("source") or (arch(conf["arch"]).get("_name_or_path") if conf.get("arch") else None)
-    if not source:
-        raise SourceError(f"{part}_conf needs a source: a folder, or the hub id of the weights")
     try:
+        source = source_of(conf.get("source"), conf.get("arch"))
         return f"{part}: {source} -> {resolve(source, conf.get('revision'))}"
     except SourceError as e:
         hint = ". `avsr-llm convert avhubert` makes the folder; AVHUBERT in db.sh names it" if config[part] == "avhubert" else ""
@@ -80,11 +78,10 @@ def report(config: dict) -> str:
         SourceError: a part is missing.
     """
     from espnet2_avsr_llm.build import PRETRAINED
-    from espnet2_avsr_llm.llm.tokens import ADDED_TOKENS, PROMPTS, load_tokens
+    from espnet2_avsr_llm.llm.tokens import ADDED_TOKENS, PROMPTS, tokens_of
 
     lines = [line for line in (find(part, config) for part in PRETRAINED) if line]
-    llm = config["llm_conf"]
-    tokens = load_tokens(llm.get("source"), llm.get("revision"), llm.get("init", "pretrained"), llm.get("arch"))
+    tokens = tokens_of(config["llm_conf"])
     lines.append(f"added tokens: {dict(zip(ADDED_TOKENS, tokens.added_ids))}")
     lines += [f"prompt {task}: {prompt!r} = {tokens.prompt_ids(task)}" for task, prompt in PROMPTS.items()]
     return "".join(f"  {line}\n" for line in lines)

@@ -11,7 +11,7 @@ import logging
 import shutil
 from pathlib import Path
 
-STEPS = {"whisper": 2500, "avhubert": 700, "llama": 1200}
+STEPS = {"whisper": 2500, "avhubert": 700, "llama": 400}
 BATCH = {"whisper": 8, "avhubert": 8, "llama": 24}
 PEAK_LR = {"whisper": 1e-3, "avhubert": 1.5e-3, "llama": 1e-3}
 CONDITIONS = {"whisper": 3, "avhubert": 2}  # readings of each clip for llama: as it is, and augmented
