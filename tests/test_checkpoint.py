@@ -28,8 +28,9 @@ class Canary:
 
 
 @pytest.fixture
-def canary(tmp_path):
+def canary(tmp_path, monkeypatch):
     """A file that would leave ``executed`` behind if it were unpickled, and that witness."""
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)  # a training in this process sets it
     torch.save({"model": Canary(tmp_path / "executed")}, tmp_path / "canary.pth")
     torch.load(tmp_path / "canary.pth", weights_only=False)
     witness = tmp_path / "executed"

@@ -47,7 +47,7 @@ def recipe(tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_links_and_executables_are_those_of_the_other_recipes(name):
     mini, own = (ROOT / "egs2" / recipe / "avsr_llm1" for recipe in ("mini_av", name))
-    links = {path.name: os.readlink(path) for path in mini.iterdir() if path.is_symlink()}
+    links = {path.name: os.readlink(path) for path in mini.iterdir() if path.is_symlink() and path.name != "compare.sh"}
     assert {path.name: os.readlink(path) for path in own.iterdir() if path.is_symlink()} == links
     assert all(os.access(own / script, os.X_OK) for script in ("run.sh", "local/data.sh"))
 
