@@ -175,7 +175,7 @@ def test_a_killed_training_goes_on_and_a_failed_one_fails(recipe, tmp_path):
     assert out.returncode != 0 and not (recipe / "exp/pretrained").exists()
     assert "none of 2 clips has its alignment" in (recipe / "exp/adapt/log/whisper.log").read_text()
     assert call(recipe, *command, corpus=tmp_path / "GRID").returncode == 0
-    heads = [recipe / f"exp/adapt/{part}_head.pt" for part in ("whisper", "avhubert")]
+    heads = [recipe / f"exp/adapt/{part}_heads.pt" for part in ("whisper", "avhubert")]
     before = [head.stat().st_mtime_ns for head in heads]
     (recipe / "exp/pretrained").rename(recipe / "exp/pretrained.part")  # killed while it was copied
     (recipe / "exp/pretrained.part/llama/model.safetensors").unlink()

@@ -28,7 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=Path, required=True, help="dumped clips to train on")
     parser.add_argument("--valid", type=Path, required=True, help="dumped clips to measure on")
     parser.add_argument("--pretrained", type=Path, default=Path("../../mini_av/avsr_llm1/pretrained"), help="the parts to start from")
-    parser.add_argument("--out", type=Path, required=True, help="the part is written to OUT/PART, an encoder's phone head to OUT/PART_head.pt")
+    parser.add_argument("--out", type=Path, required=True, help="the part is written to OUT/PART, an encoder's phone head to OUT/PART_heads.pt")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: %s)" % STEPS)
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -55,15 +55,13 @@ def train_encoder(args: argparse.Namespace, train: list, valid: list) -> None:
     import torch
 
     from espnet2_avsr_llm.data.atomic import atomic_path
-    from pretrain import avhubert, whisper
-    from word_labels import AVHubert, Whisper
+    from word_labels import ENCODERS
 
-    kind, module = {"whisper": (Whisper, whisper), "avhubert": (AVHubert, avhubert)}[args.part]
-    model = kind(args.out / args.part, train)
+    model = ENCODERS[args.part](args.out / args.part, train)
     model.train_on(train, args.steps or STEPS[args.part], BATCH[args.part], PEAK_LR[args.part], args.seed)
-    module.save(model, args.out / args.part)
-    with atomic_path(_head(args, args.part)) as head:
-        torch.save(model.head.state_dict(), head)
+    model.save(args.out / args.part)
+    with atomic_path(_heads(args, args.part)) as heads:
+        torch.save(model.heads.state_dict(), heads)
     rng = np.random.default_rng(args.seed)
     logging.info("%s: %.3f of the frames right, %.3f of augmented ones", args.part, model.accuracy(valid), model.accuracy(valid, rng))
 
@@ -75,14 +73,16 @@ def train_llama(args: argparse.Namespace, train: list, valid: list) -> None:
 
     from pretrain.llama import Reader
     from pretrain.symbols import Splicer, read
+    from word_labels import ENCODERS, add_words
 
     encoders = []
     for part, count in CONDITIONS.items():
-        encoders.append((_module(part).Classifier(args.out / part, train), count))
-        encoders[-1][0].head.load_state_dict(torch.load(_head(args, part), weights_only=True))
+        encoders.append((ENCODERS[part](args.out / part, train), count))
+        encoders[-1][0].heads.load_state_dict(torch.load(_heads(args, part), weights_only=True))
     folder = args.out / "llama"
     reader = Reader(AutoTokenizer.from_pretrained(folder), args.seed)
     reader.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    add_words(reader)
     known, unknown = (Splicer([read(clip, encoders, args.seed) for clip in clips]) for clips in (train, valid))
     before = reader.losses(unknown, args.seed)
     reader.train_on(known, args.steps or STEPS["llama"], BATCH["llama"], PEAK_LR["llama"], args.seed)
@@ -148,14 +148,8 @@ def phones_of(words: tuple) -> tuple:
     return tuple(phones)
 
 
-def _module(part: str):
-    from pretrain import avhubert, whisper
-
-    return {"whisper": whisper, "avhubert": avhubert}[part]
-
-
-def _head(args: argparse.Namespace, part: str) -> Path:
-    return args.out / f"{part}_head.pt"
+def _heads(args: argparse.Namespace, part: str) -> Path:
+    return args.out / f"{part}_heads.pt"
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ if [ -d exp/pretrained ]; then
 fi
 
 adapt() { # PART
-    # the head is written last
-    [ -e "${work}/$1_head.pt" ] || PYTHONPATH=${mini}/local:${PYTHONPATH} ${train_cmd} "${work}/log/$1.log" \
+    # the heads are written last
+    [ -e "${work}/$1_heads.pt" ] || PYTHONPATH=${mini}/local:${PYTHONPATH} ${train_cmd} "${work}/log/$1.log" \
         python3 local/adapt_parts.py "$1" --corpus "${GRID}" --train "${train_dir}" --valid "${valid_dir}" \
         --pretrained "${mini}/pretrained" --out "${work}" ${steps:+--steps "${steps}"}
 }

@@ -1,6 +1,6 @@
-"""Encoders that learn the word of each frame beside its phone: "b" and "d" differ in a frame or two, and the rest of the word must tell too.
+"""Words beside phones: "b" and "d" differ in a frame or two, and the rest of the word must tell too.
 
-Shapes: `B` batch, `T` frames.
+Shapes: `T` frames, `P` phones, `W` words.
 """
 
 from __future__ import annotations
@@ -15,23 +15,30 @@ from torch.nn.utils.rnn import pad_sequence
 
 from corpus.grammar import SLOTS
 from pretrain import avhubert, whisper
-from pretrain.clips import Clip
+from pretrain.clips import SILENCE, Clip
+from pretrain.llama import Reader
 
 WORDS = ["", *(word for slot in SLOTS for word in slot)]  # the first is silence
 
 
 class WordTeacher:
-    """Mixin of a ``PhoneClassifier``: a second head, for words."""
+    """Mixin of a ``PhoneClassifier``: a second head, for words; what it reads are phones and words, half each."""
 
     def __init__(self, folder: Path, clips: list[Clip]) -> None:
         super().__init__(folder, clips)
-        self.word_head = nn.Linear(self.head.in_features, len(WORDS))
+        self.heads = nn.ModuleList([self.head, nn.Linear(self.head.in_features, len(WORDS))])
 
     def loss(self, clips: list[Clip], rng: np.random.Generator) -> Tensor:
         features, lengths = self.features([self.inputs(clip, rng) for clip in clips])
         words = pad_sequence([word_labels(clip, n, self.rate) for clip, n in zip(clips, lengths.tolist())], batch_first=True, padding_value=-100)
-        losses = ((self.head, self.labels(clips, lengths)), (self.word_head, words))
-        return sum(F.cross_entropy(head(features).transpose(1, 2), labels) for head, labels in losses)
+        labels = (self.labels(clips, lengths), words)
+        return sum(F.cross_entropy(head(features).transpose(1, 2), y) for head, y in zip(self.heads, labels, strict=True))
+
+    @torch.no_grad()
+    def posteriors(self, clip: Clip, rng: np.random.Generator | None) -> np.ndarray:
+        """Probabilities ``(T, P + W)`` of the phones and the words of one clip; both together sum to one."""
+        features = self.features([self.inputs(clip, rng)])[0][0]
+        return (torch.cat([head(features).softmax(-1) for head in self.heads], -1) / 2).numpy()
 
 
 class Whisper(WordTeacher, whisper.Classifier):
@@ -42,9 +49,19 @@ class AVHubert(WordTeacher, avhubert.Classifier):
     """AV-HuBERT with both heads."""
 
 
+ENCODERS = {"whisper": Whisper, "avhubert": AVHubert}
+
+
 def word_labels(clip: Clip, count: int, rate: int) -> Tensor:
     """Index in ``WORDS`` at each of ``count`` frames at ``rate`` Hz."""
     labels = torch.zeros(count, dtype=torch.long)
     for word in clip.words:
         labels[max(0, round(word.start * rate)) : max(0, round(word.end * rate))] = WORDS.index(word.name)
     return labels
+
+
+def add_words(reader: Reader) -> None:
+    """Let Llama-mini read words beside phones: each is the token of its text, silence that of the phone."""
+    words = reader.tokenizer.convert_tokens_to_ids([f"\u0120{word}" for word in WORDS[1:]])  # byte-level BPE writes a space so
+    for ids in reader.symbols.values():
+        ids += [ids[SILENCE], *words]

@@ -61,7 +61,7 @@ def train_encoder(args: argparse.Namespace, clips: list, unseen: list) -> None:
     if args.part == "whisper":
         clips = clips + speak_clips(args.voices, module.SECONDS, args.seed, args.threads)
     model.train_on(clips, args.steps or STEPS[args.part], BATCH[args.part], PEAK_LR[args.part], args.seed)
-    module.save(model, folder)
+    model.save(folder)
     torch.save(model.head.state_dict(), _head(args, args.part))
     rng = np.random.default_rng(args.seed)
     logging.info("%s: %.3f of the frames right, %.3f of augmented ones", args.part, model.accuracy(unseen), model.accuracy(unseen, rng))

@@ -52,6 +52,12 @@ class Classifier(PhoneClassifier):
         video = levels.clip(0, 255).astype(np.uint8)[video]
         return adaptive_time_mask(video, rng, window=6, stride=25) if rng.random() < 0.5 else video
 
+    def save(self, folder: Path) -> None:
+        """Write the encoder, in half precision (the counters of BatchNorm stay integers)."""
+        state = self.frontend.encoder.state_dict()
+        state = {name: x.half() if x.is_floating_point() else x for name, x in state.items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
 
 def initialise(folder: Path, seed: int) -> None:
     """Write an untrained AV-HuBERT."""
@@ -59,10 +65,3 @@ def initialise(folder: Path, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "avhubert", **asdict(SIZES)}, indent=2) + "\n")
     save_file(AVHubert(SIZES).state_dict(), folder / "model.safetensors")
-
-
-def save(model: Classifier, folder: Path) -> None:
-    """Write the trained encoder, in half precision (the counters of BatchNorm stay integers)."""
-    state = model.frontend.encoder.state_dict()
-    state = {name: x.half() if x.is_floating_point() else x for name, x in state.items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})

@@ -6,6 +6,7 @@ Shapes: `B` batch, `T` frames, `F` feature width, `P` phones.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,6 +38,10 @@ class PhoneClassifier(nn.Module, ABC):
     @abstractmethod
     def inputs(self, clip: Clip, rng: np.random.Generator | None) -> np.ndarray:
         """Model input of a clip, augmented where a generator is given."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the trained encoder as its frontend loads it."""
 
     def part(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """What one training step sees of a clip."""
@@ -79,8 +84,9 @@ class PhoneClassifier(nn.Module, ABC):
         """Phone probabilities ``(T, P)`` of one clip."""
         return self([self.inputs(clip, rng)])[0][0].softmax(-1).numpy()
 
+    @torch.no_grad()
     def accuracy(self, clips: list[Clip], rng: np.random.Generator | None = None) -> float:
         """Share of frames whose most probable phone is the true one."""
-        guesses = [self.posteriors(clip, rng).argmax(-1) for clip in clips]
+        guesses = [self([self.inputs(clip, rng)])[0][0].argmax(-1).numpy() for clip in clips]
         right = [(guess == clip.labels(len(guess), self.rate)) for guess, clip in zip(guesses, clips, strict=True)]
         return float(np.concatenate(right).mean())

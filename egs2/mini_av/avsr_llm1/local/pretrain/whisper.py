@@ -55,15 +55,14 @@ class Classifier(PhoneClassifier):
             wave = mix(wave, self.babble, SNRS[rng.integers(len(SNRS))], int(rng.integers(len(self.babble))))
         return normalise(wave)
 
+    def save(self, folder: Path) -> None:
+        """Write the encoder, in half precision."""
+        self.frontend.encoder.half().save_pretrained(folder)
+        self.frontend.encoder.float()
+
 
 def initialise(folder: Path, seed: int) -> None:
     """Write an untrained Whisper encoder in Hugging Face's format."""
     torch.manual_seed(seed)
     WhisperEncoder(WhisperConfig(**SIZES)).save_pretrained(folder)
     WhisperFeatureExtractor(SIZES["num_mel_bins"], chunk_length=SECONDS).save_pretrained(folder)
-
-
-def save(model: Classifier, folder: Path) -> None:
-    """Write the trained encoder, in half precision."""
-    model.frontend.encoder.half().save_pretrained(folder)
-    model.frontend.encoder.float()
