@@ -8,6 +8,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("espeakng_loader", reason="needs the synthesiser, whose phones the encoders learn")
 ROOT = Path(__file__).parents[2]
@@ -15,11 +16,12 @@ RECIPE = ROOT / "egs2/grid/avsr_llm1"
 sys.path[:0] = [str(ROOT / "egs2/mini_av/avsr_llm1/local"), str(RECIPE / "local")]
 
 import adapt_parts  # noqa: E402
-from adapt_parts import align_file, load, phones_of, sentence as cut, word_times  # noqa: E402
+from adapt_parts import align_file, load, phones_of, word_times  # noqa: E402
 from corpus.grammar import SLOTS  # noqa: E402
 from corpus.phones import LABELS  # noqa: E402
 from pretrain.clips import Segment  # noqa: E402
-from word_labels import WORDS, word_labels  # noqa: E402
+from pretrain.llama import Reader  # noqa: E402
+from word_labels import ENCODERS, WORDS, add_words, sentence as cut, word_labels  # noqa: E402
 
 from espnet2_avsr_llm.data.corpora.grid import sentence  # noqa: E402
 from espnet2_avsr_llm.data.tables import read_dir, write_dir  # noqa: E402
@@ -145,6 +147,25 @@ def test_clips_and_their_labels(tmp_path, monkeypatch):
     assert [WORDS[i] for i in word_labels(fast, 100, 50)][17:34] == [clip.text.split()[0]] * 10 + [clip.text.split()[1]] * 7
     monkeypatch.setattr(adapt_parts, "MOST_CLIPS", 2)
     assert len(load(tmp_path / "dump", tmp_path / "GRID")) == 2
+
+
+def test_llama_reads_phones_and_words(tmp_path):
+    """What an encoder is sure of becomes the mean of the tokens of its phone and its word."""
+    from transformers import AutoTokenizer
+
+    make_dump(tmp_path / "dump", tmp_path / "GRID", NAMES[:1])
+    (clip,) = load(tmp_path / "dump", tmp_path / "GRID")
+    encoder = ENCODERS["whisper"](ROOT / "egs2/mini_av/avsr_llm1/pretrained/whisper", [clip])
+    for head, index in zip(encoder.heads, (LABELS.index("B"), WORDS.index("blue")), strict=True):
+        head.bias.data[index] = 1000
+    heard = encoder.posteriors(clip, None)
+    assert heard.shape == (150, len(LABELS) + len(WORDS)) and np.allclose(heard.sum(-1), 1)
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "egs2/mini_av/avsr_llm1/pretrained/llama")
+    reader = Reader(tokenizer, 0)
+    add_words(reader)
+    expected = reader.embed(tokenizer.convert_tokens_to_ids(["<audio:B>"]) + tokenizer(" blue")["input_ids"]).mean(0)
+    assert torch.allclose(reader.symbol_tokens("audio", heard)[7], expected, atol=1e-6)
+    assert reader.symbols["video"][len(LABELS)] == tokenizer.convert_tokens_to_ids("<video:sil>")
 
 
 def test_parts_are_trained_further_once(recipe, tmp_path):

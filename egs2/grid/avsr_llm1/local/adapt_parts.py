@@ -11,12 +11,11 @@ import logging
 import shutil
 from pathlib import Path
 
-STEPS = {"whisper": 2500, "avhubert": 700, "llama": 400}
+STEPS = {"whisper": 2500, "avhubert": 700, "llama": 800}
 BATCH = {"whisper": 8, "avhubert": 8, "llama": 24}
 PEAK_LR = {"whisper": 1e-3, "avhubert": 1.5e-3, "llama": 1e-3}
 CONDITIONS = {"whisper": 3, "avhubert": 2}  # readings of each clip for llama: as it is, and augmented
 MOST_CLIPS = 2000  # that are held in memory, 0.9 MB each
-MARGIN = 10  # frames before and after a sentence that the encoders are trained on: more than half of a clip is silence
 TICKS = 25000  # a second, in .align files
 
 
@@ -46,7 +45,7 @@ def main() -> None:
     if args.part == "llama":
         train_llama(args, train, valid)
     else:
-        train_encoder(args, [sentence(clip) for clip in train], [sentence(clip) for clip in valid])
+        train_encoder(args, train, valid)
 
 
 def train_encoder(args: argparse.Namespace, train: list, valid: list) -> None:
@@ -113,11 +112,6 @@ def load(dump: Path, corpus: Path) -> list:
     if not clips:
         raise SystemExit(f"{dump}: none of {len(utts)} clips has its alignment; the last one's would be {path if utts else 'nowhere'}")
     return clips
-
-
-def sentence(clip):
-    """A clip without most of its silence."""
-    return clip.cut(max(0, round(clip.words[0].start * 25) - MARGIN), round(clip.words[-1].end * 25) + MARGIN)
 
 
 def align_file(corpus: Path, speaker: str, clip: str) -> Path:

@@ -19,6 +19,7 @@ from pretrain.clips import SILENCE, Clip
 from pretrain.llama import Reader
 
 WORDS = ["", *(word for slot in SLOTS for word in slot)]  # the first is silence
+MARGIN = 10  # video frames before and after a sentence
 
 
 class WordTeacher:
@@ -46,10 +47,18 @@ class Whisper(WordTeacher, whisper.Classifier):
 
 
 class AVHubert(WordTeacher, avhubert.Classifier):
-    """AV-HuBERT with both heads."""
+    """AV-HuBERT with both heads; its windows are of the sentence, since more than half of a clip is silence."""
+
+    def part(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        return super().part(sentence(clip), rng)
 
 
 ENCODERS = {"whisper": Whisper, "avhubert": AVHubert}
+
+
+def sentence(clip: Clip) -> Clip:
+    """A clip without most of its silence."""
+    return clip.cut(max(0, round(clip.words[0].start * 25) - MARGIN), round(clip.words[-1].end * 25) + MARGIN)
 
 
 def word_labels(clip: Clip, count: int, rate: int) -> Tensor:
