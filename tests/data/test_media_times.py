@@ -1,0 +1,57 @@
+"""When each picture and each sample of a file is: frame rates, parts, orders of decoding, pauses."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from espnet2_avsr_llm.data.media import read_audio, read_video, video_frames
+from media_files import indices, make_file, make_sound, tone
+
+
+@pytest.mark.parametrize("rate", ["24000/1001", "30000/1001", "50", "60", "15"])
+def test_other_rates_give_the_nearest_frames(tmp_path, rate):
+    rate = Fraction(rate)
+    found = indices(read_video(make_file(tmp_path / "a.mp4", rate=rate, n=50)))
+    assert len(found) == round(50 / rate * 25)
+    distance = np.abs(found / float(rate) - np.arange(len(found)) / 25)
+    assert distance.max() <= 0.5 / float(rate) + 1e-3
+
+
+def test_variable_rate_is_taken_by_time(tmp_path):
+    times = [0, 0.04, 0.08, 0.20, 0.24]  # two frames are missing
+    found = indices(read_video(make_file(tmp_path / "a.mkv", n=5, times=times)))
+    assert list(found[:7]) in ([0, 1, 2, 2, 3, 3, 4], [0, 1, 2, 2, 2, 3, 4])
+
+
+@pytest.mark.parametrize("change", ["none", "twice", "left out", "both"])
+def test_variable_rates_whose_mean_is_25_fps_are_told(tmp_path, change):
+    times = np.arange(50) / 25
+    times[20:] += 0.04 * (change in ("twice", "both"))  # frame 19 lasts as long as two
+    for first, shift in ((30, 0.03), (40, 0.01)):
+        times[first:] -= shift * (change in ("left out", "both"))
+    said = []
+    list(video_frames(make_file(tmp_path / "a.mp4", n=50, times=times.tolist()), say=said.append))
+    assert len(said) == (change != "none") and all("resampled to 25" in sentence for sentence in said)
+    assert change != "both" or said == ["video of a variable frame rate resampled to 25"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])  # seeking, and formats in which it is not exact
+@pytest.mark.parametrize("start, end", [(0.0, 0.4), (1.0, 2.2), (4.6, 5.32), (5.5, None)])
+def test_parts_equal_the_same_part_of_the_whole(tmp_path, name, start, end):
+    wave = np.cumsum(np.random.default_rng(0).normal(0, 0.02, 96000)).astype(np.float32)[None] % 0.9
+    path = make_file(tmp_path / name, n=150, codec="mpeg4" if name == "a.avi" else "libx264", wave=wave)
+    first, last = int(start * 25 + 0.01), None if end is None else int(end * 25 + 0.01)
+    assert (read_video(path, start, end) == read_video(path)[first:last]).all()
+    whole = read_audio(path)[640 * first : None if last is None else 640 * last]
+    part = read_audio(path, start, end)
+    assert len(part) == len(whole) and np.abs(part - whole).max() < 1e-3
+
+
+def test_pauses_in_the_timestamps_are_silence(tmp_path):
+    make_sound(tmp_path / "a.mkv", [(0.0, tone(16000, 1.0)), (3.0, tone(16000, 2.0))])
+    wave = read_audio(tmp_path / "a.mkv")
+    quiet = np.flatnonzero(np.abs(wave) < 1e-4)
+    silence = slice(17000, 47000)
+    assert np.abs(wave[silence]).max() == 0 and np.abs(wave[49000:52000]).max() > 0.4 and len(quiet) < 40000
+    assert (read_audio(tmp_path / "a.mkv", 3.0, 4.0) == wave[48000:64000]).all()
