@@ -136,9 +136,7 @@ def video_frames(
         other_rate = stream.average_rate and abs(stream.average_rate - FPS) > 0.01
         if other_rate:
             say(f"video of {float(stream.average_rate):.3f} fps resampled to {FPS}")
-        if container.format.name in _INDEXED and first:
-            container.seek(int((_start(stream) + first / FPS) / stream.time_base), stream=stream)
-        decoded = _decoded(path, container, stream, partial and say)
+        decoded = _decoded_from(path, container, stream, first, partial and say)
         for frame in _at_25_fps(decoded, _start(stream), first, last, None if other_rate else say):
             picture = convert.reformat(frame, format="rgb24").to_ndarray()
             if shape not in (None, picture.shape):
@@ -303,6 +301,23 @@ def _decoded(path: str, container, stream, partial: Say | bool = False) -> Itera
             raise
         _LOG.warning("%s: %s", path, error)
         partial(f"{stream.type} is used as far as it goes")
+
+
+def _decoded_from(path: str, container, stream, first: int, partial: Say | bool) -> Iterator:
+    """``_decoded`` frames from number ``first`` of 1/25 s, or from one before it; all where a format has no exact seeking.
+
+    Frames that are shown before a keyframe but follow it in the file (open GOP) need the keyframe before that.
+    """
+    begin, back = _start(stream), 0
+    wanted = begin + first / FPS
+    while container.format.name in _INDEXED and first:
+        container.seek(int(max(wanted - back, begin) / stream.time_base), stream=stream)
+        frames = _decoded(path, container, stream, partial)
+        head = list(itertools.islice(frames, 1))
+        if wanted - back <= begin or head and head[0].time <= wanted:
+            return itertools.chain(head, frames)
+        back = 2 * back + 1
+    return _decoded(path, container, stream, partial)
 
 
 def _declared_end(stream) -> float:

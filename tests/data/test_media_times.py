@@ -48,6 +48,24 @@ def test_parts_equal_the_same_part_of_the_whole(tmp_path, name, start, end):
     assert len(part) == len(whole) and np.abs(part - whole).max() < 1e-3
 
 
+OPEN_GOP = "open-gop=1:bframes=3:b-adapt=0:keyint=10:min-keyint=10:scenecut=0"
+REORDERED = {
+    "h264": ("libx264", {"x264-params": OPEN_GOP}),
+    "hevc": ("libx265", {"x265-params": f"{OPEN_GOP}:log-level=none"}),
+    "mpeg2": ("mpeg2video", {"bf": "2"}),
+    "closed": ("libx264", {"x264-params": OPEN_GOP.replace("open-gop=1", "open-gop=0")}),
+}
+
+
+@pytest.mark.parametrize("codec", REORDERED)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_parts_that_begin_before_a_keyframe_but_after_it_in_the_file(tmp_path, name, codec):
+    path = make_file(tmp_path / name, n=50, codec=REORDERED[codec][0], encoder=REORDERED[codec][1])
+    assert (indices(read_video(path)) == range(50)).all()
+    for first in range(1, 46):
+        assert list(indices(read_video(path, first / 25, (first + 3) / 25))) == [first, first + 1, first + 2]
+
+
 def test_pauses_in_the_timestamps_are_silence(tmp_path):
     make_sound(tmp_path / "a.mkv", [(0.0, tone(16000, 1.0)), (3.0, tone(16000, 2.0))])
     wave = read_audio(tmp_path / "a.mkv")
