@@ -10,16 +10,16 @@ def tone(rate, seconds=1.0, frequency=440.0, level=0.5):
     return (level * np.sin(2 * np.pi * frequency * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
 
 
-def make_file(path, rate=Fraction(25), n=25, times=None, codec="libx264", wave=None, audio_late=0.0, encoder=None, **options):
+def make_file(path, rate=Fraction(25), n=25, times=None, codec="libx264", wave=None, audio_late=0.0, encoder=None, ticks=90000, **options):
     """A file whose frame i is grey level 4 i + 20 (top half black), with sound `wave` (channels, T) at 16 kHz if given.
 
-    `encoder` are the codec's options, `options` the container's.
+    `encoder` are the options of the codec, `options` of the container; `times` in seconds, in steps of 1 / `ticks`.
     """
     with av.open(str(path), "w", options=options) as out:
         if n:
             video = out.add_stream(codec, rate=rate, options=encoder)
             video.width, video.height, video.pix_fmt, video.gop_size, video.bit_rate = 64, 48, "yuv420p", 10, 4_000_000
-            video.codec_context.time_base = Fraction(1, 90000) if times else 1 / Fraction(rate)
+            video.codec_context.time_base = Fraction(1, ticks) if times else 1 / Fraction(rate)
         if wave is not None:
             audio = out.add_stream("aac" if codec == "libx264" else "mp2", rate=16000, layout="stereo" if len(wave) == 2 else "mono")
         for i in range(n):
@@ -27,7 +27,7 @@ def make_file(path, rate=Fraction(25), n=25, times=None, codec="libx264", wave=N
             picture[:24] = 0
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             if times:
-                frame.pts, frame.time_base = round(times[i] * 90000), Fraction(1, 90000)
+                frame.pts, frame.time_base = round(times[i] * ticks), Fraction(1, ticks)
             out.mux(video.encode(frame))
         if n:
             out.mux(video.encode())

@@ -8,9 +8,11 @@ Shapes: T frames or samples, H height, W width.
 """
 
 import functools
+import heapq
 import itertools
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -30,6 +32,8 @@ _OPEN_OPTIONS = {
     "wav,w64,aiff,flac,mp3,aac,amr",
 }
 _INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats in which seeking is exact
+_TIMES_OF_DECODING = ("avi", "asf")  # formats that store when a picture is decoded, not when it is shown
+_MOST_REORDERED = 16  # pictures that a decoder holds back, in any codec
 # x264's macroblock tree gives other bytes from run to run, even with one thread.
 _ROI_OPTIONS = {"crf": "18", "preset": "superfast", "x264-params": "threads=1:mbtree=0"}
 _TO_LIMITED = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)  # full-range grey to the luma of video
@@ -281,16 +285,20 @@ def _is_cover(stream: av.stream.Stream) -> bool:
 
 def _decoded(path: str, container, stream, partial: Say | bool = False) -> Iterator:
     """Decode the frames of a stream in order of time; a damaged frame or an early end is an error, or told to ``partial``."""
-    end = None
+    time = end = None
+    reordered = stream.type == "video" and container.format.name in _TIMES_OF_DECODING
+    frames = _in_order_of_showing(container, stream) if reordered else container.decode(stream)
     try:
-        for frame in container.decode(stream):
+        for frame in frames:
             if frame.is_corrupt or frame.time is None:
                 raise MediaError(path, f"a damaged frame after {end or 0:.2f} s", "whole frames", "fetch it again")
+            if stream.type == "video" and time is not None and frame.time < time:
+                raise MediaError(path, f"a frame of {frame.time:.2f} s after that of {time:.2f} s", "times that rise", "convert it again")
             if end is not None and frame.time > end + _MAX_GAP_SECONDS:
                 raise MediaError(path, f"no {stream.type} from {end:.2f} to {frame.time:.2f} s", "a continuous recording", "convert it again")
             if _duration(frame) > _MAX_GAP_SECONDS:
                 raise MediaError(path, f"a frame of {_duration(frame):.0f} s at {frame.time:.2f} s", "a continuous recording", "convert it again")
-            end = frame.time + _duration(frame)
+            time, end = frame.time, frame.time + _duration(frame)
             yield frame
         declared = _declared_end(stream)
         if end is not None and end < declared - _MISSING_SECONDS:
@@ -301,6 +309,21 @@ def _decoded(path: str, container, stream, partial: Say | bool = False) -> Itera
             raise
         _LOG.warning("%s: %s", path, error)
         partial(f"{stream.type} is used as far as it goes")
+
+
+def _in_order_of_showing(container, stream) -> Iterator[av.VideoFrame]:
+    """Decode pictures, which come in the order of showing, and give them their times of decoding in that order, too."""
+    waiting: deque[av.VideoFrame] = deque()
+    times: list[int] = []
+    for packet in container.demux(stream):
+        packet.pts = packet.dts
+        for frame in packet.decode():
+            waiting.append(frame)
+            heapq.heappush(times, frame.pts or 0)
+        for _ in range(len(waiting) - (_MOST_REORDERED if packet.size else 0)):
+            frame = waiting.popleft()
+            frame.pts = heapq.heappop(times)
+            yield frame
 
 
 def _decoded_from(path: str, container, stream, first: int, partial: Say | bool) -> Iterator:

@@ -2,10 +2,11 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
-from espnet2_avsr_llm.data.media import read_audio, read_video, video_frames
+from espnet2_avsr_llm.data.media import MediaError, read_audio, read_video, video_frames
 from media_files import indices, make_file, make_sound, tone
 
 
@@ -64,6 +65,32 @@ def test_parts_that_begin_before_a_keyframe_but_after_it_in_the_file(tmp_path, n
     assert (indices(read_video(path)) == range(50)).all()
     for first in range(1, 46):
         assert list(indices(read_video(path, first / 25, (first + 3) / 25))) == [first, first + 1, first + 2]
+
+
+@pytest.mark.parametrize("codec, encoder", [REORDERED["h264"], REORDERED["mpeg2"], ("mpeg4", {"bf": "2"}), ("libx264", {"bf": "0"})])
+@pytest.mark.parametrize("name", ["a.avi", "a.asf"])
+def test_formats_that_store_times_of_decoding(tmp_path, name, codec, encoder):
+    path, said = make_file(tmp_path / name, n=50, codec=codec, encoder=encoder), []
+    assert list(indices(np.stack(list(video_frames(path, say=said.append))))) == list(range(50)) and said == []
+
+
+def test_frames_that_avi_leaves_out(tmp_path):
+    times = [0.04 * (t if t < 20 else t + 2) for t in range(50)]
+    found = indices(read_video(make_file(tmp_path / "a.avi", n=50, times=times, ticks=25, encoder={"bf": "0"})))
+    assert list(found[:20]) == list(range(20)) and list(found[22:52]) == list(range(20, 50))
+
+
+def test_times_that_go_back_are_refused(tmp_path):
+    """Frames in another order than their times, as of a program that took times of decoding for times of showing."""
+    with av.open(str(make_file(tmp_path / "a.mp4", codec="libx264", encoder=REORDERED["h264"][1]))) as source:
+        with av.open(str(tmp_path / "a.mkv"), "w") as out:
+            stream = out.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.pts, packet.stream = packet.dts, stream
+                    out.mux(packet)
+    with pytest.raises(MediaError, match="a frame of 0.[0-9]+ s after that of 0.[0-9]+ s; expected times that rise"):
+        read_video(tmp_path / "a.mkv")
 
 
 def test_pauses_in_the_timestamps_are_silence(tmp_path):
