@@ -396,6 +396,8 @@ def _decode_audio(path: str, container, stream, first: int, last: int | None, pa
     frames = itertools.takewhile(lambda frame: frame.time < until, _decoded(path, container, stream, partial and say))
     frames = itertools.dropwhile(lambda frame: frame.time < begin, frames)
     stretches = [(round((time - origin) * SAMPLE_RATE) - first, wave) for time, wave in _stretches(frames)]
+    if len(stretches) > 1:
+        say("sound put where its timestamps say")
     if stretches and stretches[0][0] > _MAX_GAP_SECONDS * SAMPLE_RATE:
         raise MediaError(path, f"sound that begins {stretches[0][0] / SAMPLE_RATE:.0f} s late", "sound beside the video", "convert it again")
     wave = np.zeros(max([at + len(stretch) for at, stretch in stretches] + [0]), np.float32)
@@ -405,15 +407,16 @@ def _decode_audio(path: str, container, stream, first: int, last: int | None, pa
 
 
 def _stretches(frames: Iterable[av.AudioFrame]) -> Iterator[tuple[float, np.ndarray]]:
-    """Stretches of sound without a pause in their timestamps: start in seconds, samples (T,) at 16 kHz."""
+    """Stretches of sound that stay within 1/25 s of their timestamps: start in seconds, samples (T,) at 16 kHz."""
     start = end = None
     for frame in frames:
-        if start is not None and frame.time > end + 1 / FPS:
+        if start is not None and abs(frame.time - end) > 1 / FPS:
             yield start, _mean_of_channels(pieces + to_16k.resample(None))
             start = None
         if start is None:
-            start, pieces, to_16k = frame.time, [], av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-        end = frame.time + _duration(frame)
+            start = end = frame.time
+            pieces, to_16k = [], av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+        end += _duration(frame)  # not from the timestamp: what each of them is off by adds up
         pieces += to_16k.resample(frame)
     if start is not None:
         yield start, _mean_of_channels(pieces + to_16k.resample(None))

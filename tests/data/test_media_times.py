@@ -100,3 +100,16 @@ def test_pauses_in_the_timestamps_are_silence(tmp_path):
     silence = slice(17000, 47000)
     assert np.abs(wave[silence]).max() == 0 and np.abs(wave[49000:52000]).max() > 0.4 and len(quiet) < 40000
     assert (read_audio(tmp_path / "a.mkv", 3.0, 4.0) == wave[48000:64000]).all()
+
+
+@pytest.mark.parametrize("gap", [0.01, -0.01])
+def test_small_gaps_in_the_timestamps_add_up(tmp_path, gap):
+    """Clicks stay where the timestamps say, to a frame."""
+    click, piece, said = np.zeros(4608, np.float32), 0.288, []
+    click[2000:2080] = 0.9
+    make_sound(tmp_path / "a.mkv", [(number * (piece + gap), click) for number in range(30)])
+    wave = read_audio(tmp_path / "a.mkv", say=said.append)
+    found = np.flatnonzero(np.abs(wave) > 0.5) / 16000
+    for number in range(30):
+        assert np.abs(found - (number * (piece + gap) + 2040 / 16000)).min() <= 1 / 25
+    assert said == ["sound put where its timestamps say"]
