@@ -228,10 +228,17 @@ def write_roi(path: str | os.PathLike, frames: Iterable[np.ndarray]) -> int:
     return count
 
 
-def write_audio(path: str | os.PathLike, wave: np.ndarray) -> None:
-    """Write (T,) float samples at 16 kHz as 16-bit flac; the file appears whole or not at all."""
+def write_audio(path: str | os.PathLike, wave: np.ndarray, say: Say | None = None) -> None:
+    """Write (T,) float samples at 16 kHz as 16-bit flac, scaled down where they exceed 1; the file appears whole or not at all.
+
+    ``say`` is as of ``read_audio``.
+    """
     import soundfile
 
+    say = say or functools.partial(_LOG.info, "%s: %s", path)
+    if (peak := np.abs(wave).max(initial=0)) > 1:
+        say("sound scaled down to a peak of 1")
+        wave = wave / peak
     with atomic_path(path) as temporary:
         soundfile.write(temporary, wave, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
 

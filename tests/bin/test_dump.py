@@ -135,6 +135,15 @@ def test_broken_files_are_listed_and_the_rest_is_dumped(tmp_path, bright):
     assert run(tmp_path, *bright) == 3 and list(failures(out)) == ["b_text", "c_face"] and "d_none" in table(out / "text")
 
 
+def test_loud_sound_is_scaled_and_told(tmp_path):
+    wave = 1.8 * np.sin(np.arange(16000) / 5)
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    write_tables(tmp_path / "in", {"a": tmp_path / "a.wav"}, names=["wav.scp"])
+    assert run(tmp_path) == 0
+    assert np.abs(read_audio(table(tmp_path / "out/wav.scp")["a"]) - wave / 1.8).max() < 1e-4
+    assert json.loads((tmp_path / "out/report.json").read_text())["utterances_by_note"] == {"sound scaled down to a peak of 1": 1}
+
+
 def make_incomplete(folder):
     """Clips of which one lacks sound, one video, one a face."""
     for name, frames, seconds, level in (("full", 10, 0.4, 90), ("mute", 10, 0, 90), ("dark", 0, 0.4, 90), ("hidden", 10, 0.4, 0)):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet2_avsr_llm.data.media import MediaError, NoStreamError, read_audio, read_roi, read_video, video_frames, write_roi
+from espnet2_avsr_llm.data.media import MediaError, NoStreamError, read_audio, read_roi, read_video, video_frames, write_audio, write_roi
 from media_files import indices, make_file, make_sound, tone
 
 
@@ -69,6 +69,13 @@ def test_stereo_in_a_container_is_averaged(tmp_path):
 def test_loud_sound_is_not_clipped(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(48000, level=3.0), 48000, subtype="FLOAT")
     assert np.abs(read_audio(tmp_path / "a.wav")).max() == pytest.approx(3.0, rel=0.01)
+
+
+@pytest.mark.parametrize("level, said", [(1.8, ["sound scaled down to a peak of 1"]), (1.0, []), (0.3, [])])
+def test_loud_sound_is_not_clipped_when_written(tmp_path, level, said):
+    wave, notes = tone(16000, level=level), []
+    write_audio(tmp_path / "a.flac", wave, notes.append)
+    assert np.abs(read_audio(tmp_path / "a.flac") - wave / max(level, 1)).max() < 1e-4 and notes == said
 
 
 @pytest.mark.parametrize("late", [0.0, 0.4])
