@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.journal import DONE, Entry, Journal, close_all, keep_settings, mark, with_entries
-from espnet2_avsr_llm.data.tables import SOURCE_TABLES, Row, count, rows, table_names, writing
+from espnet2_avsr_llm.data.tables import SOURCE_TABLES, Row, count, rows, segment_of, table_names, writing
 
 if TYPE_CHECKING:
     from espnet2_avsr_llm.data.dumping import Job, Settings
@@ -98,12 +98,13 @@ def _jobs(in_dir: Path, out_dir: Path, part: int = 1, parts: int = 1) -> Iterato
 
     for utt, row, entry in islice(with_entries(rows(in_dir), out_dir), part - 1, None, parts):
         _check(in_dir, utt, row)
-        start, end = map(float, row.get("utt2segment", "0 -1").split())
+        start, end = segment_of(utt, row)
         wav, video = (None if (path := row.get(name, MISSING)) == MISSING else path for name in ("wav.scp", "video.scp"))
-        source = mark(wav, video, start, end)
+        speaker = row["utt2spk"]  # a folder of what is written
+        source = mark(wav, video, start, end, speaker)
         known = entry if entry is not None and entry["source"] == source else None
-        stem = f"{out_dir}/data/{row['utt2spk']}/{utt}"
-        yield Job(utt, wav, video, start, None if end < 0 else end, stem), row, source, known
+        stem = f"{out_dir}/data/{speaker}/{utt}"
+        yield Job(utt, wav, video, start, end, stem), row, source, known
 
 
 def _check(in_dir: Path, utt: str, row: Row) -> None:

@@ -3,6 +3,7 @@
 Tables of a million lines are read together, row by row, so that memory does not grow with them.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -45,6 +46,24 @@ def split_line(line: str) -> tuple[str, str]:
     """Id and value of a line; both may be empty."""
     key, *rest = line.split(maxsplit=1) or [""]
     return key, rest[0].strip() if rest else ""
+
+
+def segment_of(utt: str, row: Row) -> tuple[float, float | None]:
+    """Start and end of an utterance in its files by utt2segment, in seconds; end None is their end. Without that table it is all of them.
+
+    Raises:
+        ValueError: there is something else in the table.
+    """
+    value = row.get("utt2segment", "0 -1")
+    try:
+        start, end = map(float, value.split())
+    except ValueError:
+        start = end = math.nan
+    if end == -1:
+        end = math.inf
+    if not 0 <= start < end:
+        raise ValueError(f"utt2segment of {utt} is {value!r}; expected `start end` in seconds, 0 <= start < end, or end -1 for the end of the file")
+    return start, None if end == math.inf else end
 
 
 def table_names(directory: Path) -> list[str]:

@@ -251,6 +251,15 @@ def test_finished_files_are_left_alone_and_changed_sources_dumped_again(tmp_path
     assert [file.stem for file in files if before[file] == file.stat().st_mtime_ns] == ["a"] * 3
 
 
+def test_utterances_of_another_speaker_now_are_dumped_again(tmp_path):
+    make_sounds(tmp_path, 2)
+    run(tmp_path)
+    (tmp_path / "in" / "utt2spk").write_text("u000 u0\nu001 other\n")
+    assert run(tmp_path) == 0
+    files = table(tmp_path / "out" / "wav.scp")
+    assert files["u001"].endswith("out/data/other/u001.flac") and all(Path(file).is_file() for file in files.values())
+
+
 def test_sources_that_change_while_a_run_is_unfinished(tmp_path, bright):
     """Moved files: what the killed run did is done again, and the journals are read rightly afterwards."""
     for name in "abcd":
