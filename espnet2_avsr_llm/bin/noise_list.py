@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind in args.types:
         train[kind], test[kind] = noise_of(kind, args)
     write_text(args.out_dir / "train.txt", "".join(f"{kind} {path}\n" for kind, paths in train.items() for path in paths))
+    if not any(train.values()):
+        logging.warning("%s are for tests only: models will be trained WITHOUT noise, unless --types has babble or one of MUSAN", ", ".join(args.types))
     for test_dir in args.test_dir:
         lengths = {utt: int(n) for utt, n in read_table(test_dir / "utt2num_samples").items() if int(n)}
         for kind, paths in test.items():
