@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.journal import DONE, Entry, Journal, close_all, keep_settings, mark, with_entries
+from espnet2_avsr_llm.data.roi import MAX_GAP, STRIDE
 from espnet2_avsr_llm.data.tables import SOURCE_TABLES, Row, count, rows, segment_of, table_names, writing
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--finish", action="store_true", help="all parts are done: write the tables and the report")
     parser.add_argument("--landmarks", default="litert", help="litert, mediapipe, or precomputed:FOLDER of published 68-point files")
     parser.add_argument("--crop", choices=["auto_avsr", "avhubert", "given"], default="auto_avsr", help="given: the videos are mouth crops")
-    parser.add_argument("--landmark_stride", type=int, default=2, help="look for the face in every Nth frame; precomputed: in all")
+    strides = range(1, MAX_GAP + 2)  # the frames between two looks are interpolated
+    stride_help = f"look for the face in every Nth frame, 1 to {strides[-1]}; precomputed: in all"
+    parser.add_argument("--landmark_stride", type=int, choices=strides, metavar="N", default=STRIDE, help=stride_help)
     parser.add_argument(
         "--on_missing", choices=["fail", "mark"], default="fail", help="an utterance without sound, video or face fails, or goes on without it"
     )

@@ -282,6 +282,19 @@ def test_other_settings_are_not_mixed_in(tmp_path, bright):
         run(tmp_path, *bright, "--crop", "avhubert")
 
 
+@pytest.mark.parametrize("stride, black", [(26, 0), (27, None), (0, None), (-1, None)])
+def test_strides_that_would_leave_frames_black_are_refused(tmp_path, bright, capsys, stride, black):
+    make_clip(tmp_path / "a.mp4", 80, 0, level=90)
+    write_tables(tmp_path / "in", {"a": tmp_path / "a.mp4"}, names=["video.scp"])
+    if black is None:
+        with pytest.raises(SystemExit):
+            run(tmp_path, *bright, "--landmark_stride", stride)
+        assert f"argument --landmark_stride: invalid choice: {stride}" in capsys.readouterr().err
+    else:
+        assert run(tmp_path, *bright, "--landmark_stride", stride) == 0
+        assert json.loads((tmp_path / "out/report.json").read_text())["frames_left_black"] == black
+
+
 @pytest.mark.parametrize("change, message", [("missing", "different ids in line 2, {'wav.scp': '', 'video.scp': 'b'"), ("slash", "no slash"), ("dots", "no slash")])
 def test_tables_that_disagree_and_ids_that_are_no_file_names(tmp_path, change, message):
     utt = {"missing": "b", "slash": "x/y", "dots": "..x"}[change]
