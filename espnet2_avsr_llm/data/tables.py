@@ -15,7 +15,7 @@ from espnet2_avsr_llm.data.atomic import atomic_path
 PATH_TABLES = ("wav.scp", "video.scp")
 # utt2segment: `start end` in seconds of the files in wav.scp and video.scp, end -1 for their end;
 # utt2video: the recording that an utterance was cut out of, by which train and test must not overlap.
-SOURCE_TABLES = ("text", "utt2spk", "utt2video", "utt2lang", "utt2segment")
+SOURCE_TABLES = ("text", "utt2spk", "utt2video", "utt2segment")
 LENGTH_TABLES = ("utt2num_samples", "utt2num_frames")
 TABLES = (*PATH_TABLES, *SOURCE_TABLES, *LENGTH_TABLES)
 Tables = dict[str, dict[str, str]]
