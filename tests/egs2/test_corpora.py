@@ -153,6 +153,7 @@ def test_lrs3_with_voxceleb2_by_whisper(recipe, tmp_path):
     asked = ("--local_data_opts", f"--whisper {whisper} --batch_size 3")
     out = vox2(*STAGE_1, *asked, VOX2=str(tmp_path / "vox2"))
     assert out.returncode == 0, out.stdout + out.stderr
+    assert re.search(r"^  Whisper data/\w+ 1/1: ", out.stdout, re.MULTILINE)  # how far it is
     sizes = vox2.sizes()
     assert sizes.keys() == {"train", "valid", "test"} and sum(sizes.values()) == 8
     assert set(read_dir(vox2.data / "test")["text"].values()) <= {"low tone", "alto"}
