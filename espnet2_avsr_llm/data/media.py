@@ -326,7 +326,7 @@ def _in_order_of_showing(container, stream) -> Iterator[av.VideoFrame]:
         packet.pts = packet.dts
         for frame in packet.decode():
             waiting.append(frame)
-            heapq.heappush(times, frame.pts or 0)
+            heapq.heappush(times, frame.pts or 0)  # without a time: refused later, as going back
         for _ in range(len(waiting) - (_MOST_REORDERED if packet.size else 0)):
             frame = waiting.popleft()
             frame.pts = heapq.heappop(times)
