@@ -10,7 +10,8 @@ from pathlib import Path
 
 from espnet2_avsr_llm.data import INPUTS_PER_SECOND, MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path
-from espnet2_avsr_llm.data.tables import LENGTH_TABLES, PATH_TABLES, Row, count, read_dir, rows, split_line, table_names, write_dir, writing
+from espnet2_avsr_llm.data.tables import LENGTH_TABLES, PATH_TABLES, Row, count, read_dir, rows, segment_of
+from espnet2_avsr_llm.data.tables import split_line, table_names, write_dir, writing
 
 _SHOWN = 1000  # problems of one kind
 
@@ -55,6 +56,11 @@ def _problems_of(path: Path, lines: dict[str, int]) -> Iterator[str]:
                 yield f"{where} has no value"
             elif path.name in PATH_TABLES and value != MISSING and not os.path.isfile(value):
                 yield f"{where}: no file {value!r}"
+            elif path.name == "utt2segment":
+                try:
+                    segment_of(utt, {path.name: value})
+                except ValueError as error:
+                    yield f"{path}:{number}: {error}"
             lines.setdefault(utt, number)
             is_sorted &= utt >= previous
             previous = utt

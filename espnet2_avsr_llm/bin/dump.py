@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.journal import DONE, Entry, Journal, close_all, keep_settings, mark, with_entries
-from espnet2_avsr_llm.data.tables import SOURCE_TABLES, Row, count, rows, table_names, writing
+from espnet2_avsr_llm.data.roi import MAX_GAP, STRIDE
+from espnet2_avsr_llm.data.tables import SOURCE_TABLES, Row, count, rows, segment_of, table_names, writing
 
 if TYPE_CHECKING:
     from espnet2_avsr_llm.data.dumping import Job, Settings
@@ -38,7 +39,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--finish", action="store_true", help="all parts are done: write the tables and the report")
     parser.add_argument("--landmarks", default="litert", help="litert, mediapipe, or precomputed:FOLDER of published 68-point files")
     parser.add_argument("--crop", choices=["auto_avsr", "avhubert", "given"], default="auto_avsr", help="given: the videos are mouth crops")
-    parser.add_argument("--landmark_stride", type=int, default=2, help="look for the face in every Nth frame; precomputed: in all")
+    strides = range(1, MAX_GAP + 2)  # the frames between two looks are interpolated
+    stride_help = f"look for the face in every Nth frame, 1 to {strides[-1]}; precomputed: in all"
+    parser.add_argument("--landmark_stride", type=int, choices=strides, metavar="N", default=STRIDE, help=stride_help)
     parser.add_argument(
         "--on_missing", choices=["fail", "mark"], default="fail", help="an utterance without sound, video or face fails, or goes on without it"
     )
@@ -98,12 +101,13 @@ def _jobs(in_dir: Path, out_dir: Path, part: int = 1, parts: int = 1) -> Iterato
 
     for utt, row, entry in islice(with_entries(rows(in_dir), out_dir), part - 1, None, parts):
         _check(in_dir, utt, row)
-        start, end = map(float, row.get("utt2segment", "0 -1").split())
+        start, end = segment_of(utt, row)
         wav, video = (None if (path := row.get(name, MISSING)) == MISSING else path for name in ("wav.scp", "video.scp"))
-        source = mark(wav, video, start, end)
+        speaker = row["utt2spk"]  # a folder of what is written
+        source = mark(wav, video, start, end, speaker)
         known = entry if entry is not None and entry["source"] == source else None
-        stem = f"{out_dir}/data/{row['utt2spk']}/{utt}"
-        yield Job(utt, wav, video, start, None if end < 0 else end, stem), row, source, known
+        stem = f"{out_dir}/data/{speaker}/{utt}"
+        yield Job(utt, wav, video, start, end, stem), row, source, known
 
 
 def _check(in_dir: Path, utt: str, row: Row) -> None:

@@ -18,7 +18,7 @@ from espnet2_avsr_llm.data.atomic import write_text
 from espnet2_avsr_llm.data.tables import read_table
 
 SECONDS = 60
-_LEVEL = 0.1  # RMS in the file, so that no 16-bit sample clips
+_LEVEL = 0.1  # RMS in the file, less where its peaks leave no room; mixing measures it anyway
 _MUSAN = ("music", "noise", "speech", "babble")
 
 
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind in args.types:
         train[kind], test[kind] = noise_of(kind, args)
     write_text(args.out_dir / "train.txt", "".join(f"{kind} {path}\n" for kind, paths in train.items() for path in paths))
+    if not any(train.values()):
+        logging.warning("%s are for tests only: models will be trained WITHOUT noise, unless --types has babble or one of MUSAN", ", ".join(args.types))
     for test_dir in args.test_dir:
         lengths = {utt: int(n) for utt, n in read_table(test_dir / "utt2num_samples").items() if int(n)}
         for kind, paths in test.items():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from espnet2_avsr_llm.data import MISSING
 from espnet2_avsr_llm.data.atomic import atomic_path
 from espnet2_avsr_llm.data.journal import DONE, Entry, Journal, close_all, keep_settings, mark, with_entries
-from espnet2_avsr_llm.data.tables import Row, count, rows, table_names, writing
+from espnet2_avsr_llm.data.tables import Row, count, rows, segment_of, table_names, writing
 
 if TYPE_CHECKING:
     from espnet2_avsr_llm.data.transcriber import Transcriber
@@ -95,12 +95,12 @@ def transcribe(load: Callable[[], "Transcriber"], utterances: Sequence[tuple[str
 
     waves, entries = {}, {}
     for utt, row in utterances:
-        start, end = map(float, row.get("utt2segment", "0 -1").split())
+        start, end = segment_of(utt, row)
         try:
             if row.get("wav.scp", MISSING) == MISSING:
                 entries[utt] = {"utt": utt, "reason": "no sound"}
             else:
-                waves[utt] = read_audio(row["wav.scp"], start, None if end < 0 else end)
+                waves[utt] = read_audio(row["wav.scp"], start, end)
         except MediaError as error:
             entries[utt] = {"utt": utt, "reason": f"not readable: {error}", "again": True}
     for utt, (text, reason) in zip(waves, load()(list(waves.values())) if waves else []):

@@ -158,5 +158,5 @@ def _write_sound(wave: np.ndarray, stem: Path, frames: int, notes: list[str]) ->
             notes.append("sound cut to the video" if sound > video else "sound padded to the video")
             logging.warning("sound of %.2f s, video of %.2f s: %s", sound, video, notes[-1])
         wave = cut_or_pad(wave, frames * SAMPLES_PER_FRAME)
-    media.write_audio(stem.with_suffix(".flac"), wave)
+    media.write_audio(stem.with_suffix(".flac"), wave, notes.append)
     return len(wave)

@@ -81,8 +81,8 @@ def _end(file: BinaryIO) -> tuple[int, str]:
 
 def read(path: Path) -> Iterator[Entry]:
     """Entries of a journal; a torn last line, of a killed job or one that another part is writing, is left out."""
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        yield from map(json.loads, takewhile(lambda line: line.endswith("\n"), lines))
+    with open(path, "rb") as lines:  # a torn line may end within a character
+        yield from map(json.loads, takewhile(lambda line: line.endswith(b"\n"), lines))
 
 
 def read_all(paths: Iterable[Path]) -> Iterator[Entry]:

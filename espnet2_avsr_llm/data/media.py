@@ -8,9 +8,11 @@ Shapes: T frames or samples, H height, W width.
 """
 
 import functools
+import heapq
 import itertools
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -30,6 +32,8 @@ _OPEN_OPTIONS = {
     "wav,w64,aiff,flac,mp3,aac,amr",
 }
 _INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats in which seeking is exact
+_TIMES_OF_DECODING = ("avi", "asf")  # formats that store when a picture is decoded, not when it is shown
+_MOST_REORDERED = 16  # pictures that a decoder holds back, in any codec
 # x264's macroblock tree gives other bytes from run to run, even with one thread.
 _ROI_OPTIONS = {"crf": "18", "preset": "superfast", "x264-params": "threads=1:mbtree=0"}
 _TO_LIMITED = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)  # full-range grey to the luma of video
@@ -136,9 +140,7 @@ def video_frames(
         other_rate = stream.average_rate and abs(stream.average_rate - FPS) > 0.01
         if other_rate:
             say(f"video of {float(stream.average_rate):.3f} fps resampled to {FPS}")
-        if container.format.name in _INDEXED and first:
-            container.seek(int((_start(stream) + first / FPS) / stream.time_base), stream=stream)
-        decoded = _decoded(path, container, stream, partial and say)
+        decoded = _decoded_from(path, container, stream, first, partial and say)
         for frame in _at_25_fps(decoded, _start(stream), first, last, None if other_rate else say):
             picture = convert.reformat(frame, format="rgb24").to_ndarray()
             if shape not in (None, picture.shape):
@@ -226,10 +228,17 @@ def write_roi(path: str | os.PathLike, frames: Iterable[np.ndarray]) -> int:
     return count
 
 
-def write_audio(path: str | os.PathLike, wave: np.ndarray) -> None:
-    """Write (T,) float samples at 16 kHz as 16-bit flac; the file appears whole or not at all."""
+def write_audio(path: str | os.PathLike, wave: np.ndarray, say: Say | None = None) -> None:
+    """Write (T,) float samples at 16 kHz as 16-bit flac, scaled down where they exceed 1; the file appears whole or not at all.
+
+    ``say`` is as of ``read_audio``.
+    """
     import soundfile
 
+    say = say or functools.partial(_LOG.info, "%s: %s", path)
+    if (peak := np.abs(wave).max(initial=0)) > 1:
+        say("sound scaled down to a peak of 1")
+        wave = wave / peak
     with atomic_path(path) as temporary:
         soundfile.write(temporary, wave, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
 
@@ -283,16 +292,20 @@ def _is_cover(stream: av.stream.Stream) -> bool:
 
 def _decoded(path: str, container, stream, partial: Say | bool = False) -> Iterator:
     """Decode the frames of a stream in order of time; a damaged frame or an early end is an error, or told to ``partial``."""
-    end = None
+    time = end = None
+    reordered = stream.type == "video" and container.format.name in _TIMES_OF_DECODING
+    frames = _in_order_of_showing(container, stream) if reordered else container.decode(stream)
     try:
-        for frame in container.decode(stream):
+        for frame in frames:
             if frame.is_corrupt or frame.time is None:
                 raise MediaError(path, f"a damaged frame after {end or 0:.2f} s", "whole frames", "fetch it again")
+            if stream.type == "video" and time is not None and frame.time < time:
+                raise MediaError(path, f"a frame of {frame.time:.2f} s after that of {time:.2f} s", "times that rise", "convert it again")
             if end is not None and frame.time > end + _MAX_GAP_SECONDS:
                 raise MediaError(path, f"no {stream.type} from {end:.2f} to {frame.time:.2f} s", "a continuous recording", "convert it again")
             if _duration(frame) > _MAX_GAP_SECONDS:
                 raise MediaError(path, f"a frame of {_duration(frame):.0f} s at {frame.time:.2f} s", "a continuous recording", "convert it again")
-            end = frame.time + _duration(frame)
+            time, end = frame.time, frame.time + _duration(frame)
             yield frame
         declared = _declared_end(stream)
         if end is not None and end < declared - _MISSING_SECONDS:
@@ -303,6 +316,38 @@ def _decoded(path: str, container, stream, partial: Say | bool = False) -> Itera
             raise
         _LOG.warning("%s: %s", path, error)
         partial(f"{stream.type} is used as far as it goes")
+
+
+def _in_order_of_showing(container, stream) -> Iterator[av.VideoFrame]:
+    """Decode pictures, which come in the order of showing, and give them their times of decoding in that order, too."""
+    waiting: deque[av.VideoFrame] = deque()
+    times: list[int] = []
+    for packet in container.demux(stream):
+        packet.pts = packet.dts
+        for frame in packet.decode():
+            waiting.append(frame)
+            heapq.heappush(times, frame.pts or 0)  # without a time: refused later, as going back
+        for _ in range(len(waiting) - (_MOST_REORDERED if packet.size else 0)):
+            frame = waiting.popleft()
+            frame.pts = heapq.heappop(times)
+            yield frame
+
+
+def _decoded_from(path: str, container, stream, first: int, partial: Say | bool) -> Iterator:
+    """``_decoded`` frames from number ``first`` of 1/25 s, or from one before it; all where a format has no exact seeking.
+
+    Frames that are shown before a keyframe but follow it in the file (open GOP) need the keyframe before that.
+    """
+    begin, back = _start(stream), 0
+    wanted = begin + first / FPS
+    while container.format.name in _INDEXED and first:
+        container.seek(int(max(wanted - back, begin) / stream.time_base), stream=stream)
+        frames = _decoded(path, container, stream, partial)
+        head = list(itertools.islice(frames, 1))
+        if wanted - back <= begin or head and head[0].time <= wanted:
+            return itertools.chain(head, frames)
+        back = 2 * back + 1
+    return _decoded(path, container, stream, partial)
 
 
 def _declared_end(stream) -> float:
@@ -358,6 +403,8 @@ def _decode_audio(path: str, container, stream, first: int, last: int | None, pa
     frames = itertools.takewhile(lambda frame: frame.time < until, _decoded(path, container, stream, partial and say))
     frames = itertools.dropwhile(lambda frame: frame.time < begin, frames)
     stretches = [(round((time - origin) * SAMPLE_RATE) - first, wave) for time, wave in _stretches(frames)]
+    if len(stretches) > 1:
+        say("sound put where its timestamps say")
     if stretches and stretches[0][0] > _MAX_GAP_SECONDS * SAMPLE_RATE:
         raise MediaError(path, f"sound that begins {stretches[0][0] / SAMPLE_RATE:.0f} s late", "sound beside the video", "convert it again")
     wave = np.zeros(max([at + len(stretch) for at, stretch in stretches] + [0]), np.float32)
@@ -367,15 +414,16 @@ def _decode_audio(path: str, container, stream, first: int, last: int | None, pa
 
 
 def _stretches(frames: Iterable[av.AudioFrame]) -> Iterator[tuple[float, np.ndarray]]:
-    """Stretches of sound without a pause in their timestamps: start in seconds, samples (T,) at 16 kHz."""
+    """Stretches of sound that stay within 1/25 s of their timestamps: start in seconds, samples (T,) at 16 kHz."""
     start = end = None
     for frame in frames:
-        if start is not None and frame.time > end + 1 / FPS:
+        if start is not None and abs(frame.time - end) > 1 / FPS:
             yield start, _mean_of_channels(pieces + to_16k.resample(None))
             start = None
         if start is None:
-            start, pieces, to_16k = frame.time, [], av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-        end = frame.time + _duration(frame)
+            start = end = frame.time
+            pieces, to_16k = [], av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+        end += _duration(frame)  # not from the timestamp: what each of them is off by adds up
         pieces += to_16k.resample(frame)
     if start is not None:
         yield start, _mean_of_channels(pieces + to_16k.resample(None))

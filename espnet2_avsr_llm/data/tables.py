@@ -3,6 +3,7 @@
 Tables of a million lines are read together, row by row, so that memory does not grow with them.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ from espnet2_avsr_llm.data.atomic import atomic_path
 PATH_TABLES = ("wav.scp", "video.scp")
 # utt2segment: `start end` in seconds of the files in wav.scp and video.scp, end -1 for their end;
 # utt2video: the recording that an utterance was cut out of, by which train and test must not overlap.
-SOURCE_TABLES = ("text", "utt2spk", "utt2video", "utt2lang", "utt2segment")
+SOURCE_TABLES = ("text", "utt2spk", "utt2video", "utt2segment")
 LENGTH_TABLES = ("utt2num_samples", "utt2num_frames")
 TABLES = (*PATH_TABLES, *SOURCE_TABLES, *LENGTH_TABLES)
 Tables = dict[str, dict[str, str]]
@@ -45,6 +46,24 @@ def split_line(line: str) -> tuple[str, str]:
     """Id and value of a line; both may be empty."""
     key, *rest = line.split(maxsplit=1) or [""]
     return key, rest[0].strip() if rest else ""
+
+
+def segment_of(utt: str, row: Row) -> tuple[float, float | None]:
+    """Start and end of an utterance in its files by utt2segment, in seconds; end None is their end. Without that table it is all of them.
+
+    Raises:
+        ValueError: there is something else in the table.
+    """
+    value = row.get("utt2segment", "0 -1")
+    try:
+        start, end = map(float, value.split())
+    except ValueError:
+        start = end = math.nan
+    if end == -1:
+        end = math.inf
+    if not 0 <= start < end:
+        raise ValueError(f"utt2segment of {utt} is {value!r}; expected `start end` in seconds, 0 <= start < end, or end -1 for the end of the file")
+    return start, None if end == math.inf else end
 
 
 def table_names(directory: Path) -> list[str]:

@@ -67,7 +67,7 @@ def write_journals(n, out):
     """All but the last entry done, and the mouth crops that the report shows."""
     journals, report = [Journal(Path(out), part + 1, PARTS) for part in range(PARTS)], Report()
     for i, (utt, speaker) in enumerate(utterances(n - 1)):
-        source = mark(path_of(utt), path_of(utt), 0.0, -1.0)
+        source = mark(path_of(utt), path_of(utt), 0.0, None, speaker)
         entry = {"utt": utt, "samples": 128000, "frames": 200, "without_face": 0, "black": 0, "faces": 1, "scale": 1.04, "degrees": 0.5, "source": source}
         journals[i % PARTS].append(entry)
         report.add(entry, f"{out}/data/{speaker}/{utt}")

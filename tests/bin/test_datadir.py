@@ -78,6 +78,13 @@ def test_ids_that_cannot_be_file_names_are_problems(data, bad):
     assert any(f"{bad}: the id holds a slash" in problem for problem in datadir.problems(data))
 
 
+@pytest.mark.parametrize("good, value", [(1, "0 -1"), (1, "2.5 3"), *((0, v) for v in ("3 2.5", "2 2", "-1 2", "0 -2", "0 nan", "0", "0 x"))])
+def test_segments_that_are_none_are_problems(data, good, value):
+    (data / "utt2segment").write_text(f"s1_a 0 -1\ns1_b {value}\ns2_c 0 1\n")
+    expected = [] if good else [f"{data}/utt2segment:2: utt2segment of s1_b is {value!r}; expected `start end` in seconds"]
+    assert [problem.partition(", 0 <=")[0] for problem in datadir.problems(data)] == expected
+
+
 @pytest.mark.parametrize(
     "line, problem", [("s1 b {}", "wav.scp:2: s1: no file 'b "), ("s1_b a\nb.wav", "wav.scp:3: b.wav has no value"), ("é漢 {}", "lacks 1 ids: s1_b")]
 )

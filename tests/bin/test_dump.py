@@ -135,6 +135,15 @@ def test_broken_files_are_listed_and_the_rest_is_dumped(tmp_path, bright):
     assert run(tmp_path, *bright) == 3 and list(failures(out)) == ["b_text", "c_face"] and "d_none" in table(out / "text")
 
 
+def test_loud_sound_is_scaled_and_told(tmp_path):
+    wave = 1.8 * np.sin(np.arange(16000) / 5)
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    write_tables(tmp_path / "in", {"a": tmp_path / "a.wav"}, names=["wav.scp"])
+    assert run(tmp_path) == 0
+    assert np.abs(read_audio(table(tmp_path / "out/wav.scp")["a"]) - wave / 1.8).max() < 1e-4
+    assert json.loads((tmp_path / "out/report.json").read_text())["utterances_by_note"] == {"sound scaled down to a peak of 1": 1}
+
+
 def make_incomplete(folder):
     """Clips of which one lacks sound, one video, one a face."""
     for name, frames, seconds, level in (("full", 10, 0.4, 90), ("mute", 10, 0, 90), ("dark", 0, 0.4, 90), ("hidden", 10, 0.4, 0)):
@@ -242,6 +251,15 @@ def test_finished_files_are_left_alone_and_changed_sources_dumped_again(tmp_path
     assert [file.stem for file in files if before[file] == file.stat().st_mtime_ns] == ["a"] * 3
 
 
+def test_utterances_of_another_speaker_now_are_dumped_again(tmp_path):
+    make_sounds(tmp_path, 2)
+    run(tmp_path)
+    (tmp_path / "in" / "utt2spk").write_text("u000 u0\nu001 other\n")
+    assert run(tmp_path) == 0
+    files = table(tmp_path / "out" / "wav.scp")
+    assert files["u001"].endswith("out/data/other/u001.flac") and all(Path(file).is_file() for file in files.values())
+
+
 def test_sources_that_change_while_a_run_is_unfinished(tmp_path, bright):
     """Moved files: what the killed run did is done again, and the journals are read rightly afterwards."""
     for name in "abcd":
@@ -262,6 +280,19 @@ def test_other_settings_are_not_mixed_in(tmp_path, bright):
     run(tmp_path, *bright)
     with pytest.raises(SystemExit, match="'crop': 'auto_avsr'.*'crop': 'avhubert'"):
         run(tmp_path, *bright, "--crop", "avhubert")
+
+
+@pytest.mark.parametrize("stride, black", [(26, 0), (27, None), (0, None), (-1, None)])
+def test_strides_that_would_leave_frames_black_are_refused(tmp_path, bright, capsys, stride, black):
+    make_clip(tmp_path / "a.mp4", 80, 0, level=90)
+    write_tables(tmp_path / "in", {"a": tmp_path / "a.mp4"}, names=["video.scp"])
+    if black is None:
+        with pytest.raises(SystemExit):
+            run(tmp_path, *bright, "--landmark_stride", stride)
+        assert f"argument --landmark_stride: invalid choice: {stride}" in capsys.readouterr().err
+    else:
+        assert run(tmp_path, *bright, "--landmark_stride", stride) == 0
+        assert json.loads((tmp_path / "out/report.json").read_text())["frames_left_black"] == black
 
 
 @pytest.mark.parametrize("change, message", [("missing", "different ids in line 2, {'wav.scp': '', 'video.scp': 'b'"), ("slash", "no slash"), ("dots", "no slash")])

@@ -72,6 +72,21 @@ def test_musan_and_noisex(corpus, noises):
     assert len(white) == pytest.approx(60000 / 19980 * 16000, abs=2) and np.sqrt(np.mean(white**2)) == pytest.approx(0.1, rel=0.01)
 
 
+@pytest.mark.parametrize("types, warned", [(["noisex_white"], True), (["noisex_white", "babble"], False)])
+def test_types_of_which_none_is_for_training_are_told(corpus, noises, caplog, types, warned):
+    make("noise", "--types", *types, *noises)
+    assert ("noisex_white are for tests only: models will be trained WITHOUT noise" in caplog.text) == warned
+
+
+def test_noise_of_pulses_is_not_clipped(corpus, noises):
+    pulses = np.zeros(64000, np.float32)
+    pulses[::4000] = np.linspace(0.1, 0.2, 16)
+    soundfile.write(corpus / "noisex/hammer.wav", pulses, 16000, subtype="FLOAT")
+    make("noise", "--types", "noisex_hammer", *noises)
+    found = read_audio("noise/noisex_hammer.flac")
+    assert np.abs(found / found.max() - pulses / 0.2).max() < 1e-3
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

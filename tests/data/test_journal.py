@@ -27,6 +27,12 @@ def test_a_torn_line_is_left_out_and_cut_off(tmp_path, cut):
     assert list(read(path_of(tmp_path))) == [*ENTRIES, {"utt": "u6"}]
 
 
+def test_a_line_torn_within_a_character_is_left_out(tmp_path):
+    write(tmp_path, [*ENTRIES, {"utt": "u5", "text": "é"}])
+    path_of(tmp_path).write_bytes(path_of(tmp_path).read_bytes()[:-4])  # the first of its two bytes stays
+    assert list(read(path_of(tmp_path))) == ENTRIES
+
+
 def test_a_journal_of_nothing_but_a_torn_line(tmp_path):
     write(tmp_path, ENTRIES[:1])
     path_of(tmp_path).write_bytes(b'{"utt": "u')

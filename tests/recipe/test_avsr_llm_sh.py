@@ -135,6 +135,13 @@ def test_types_of_noise_levels_of_papers_and_damaged_video(recipe):
         assert f"--conditions clean {' '.join(conditions)} --output_dir" in decoding
 
 
+def test_levels_of_noise_are_named_as_the_lists_are(recipe):
+    args = ["--asr_config", A, "--stage", "5", "--stop_stage", "12", "--skip_train", "true", "--test_sets", "te1", "--noise_snrs", "5.0 2.50 -05"]
+    assert recipe.run(*args).returncode == 0
+    lists, _, decoding = recipe.calls
+    assert lists.endswith("--snrs 5 2.5 -5") and "--conditions clean babble_5dB babble_2.5dB babble_-5dB --output_dir" in decoding
+
+
 def test_what_to_decode_with_is_one_list(recipe):
     requests = "task=asr,audio_rate=4 max_llm_tokens=60"
     assert recipe.run("--asr_config", AV, "--stage", "12", "--stop_stage", "13", "--test_sets", "te1", "--inference_requests", requests).returncode == 0
@@ -381,6 +388,7 @@ def test_local_data_options_reach_the_data_script(recipe):
         (["--train_set", ""], "--train_set, --valid_set and --test_sets are needed"),
         (["12"], "found '12', expected --option value"),
         (["--noise_snrs", "avhubbert"], "expected dB, or avhubert, auto_avsr"),
+        (["--noise_snrs", "5 0.5.1"], "'5 0.5.1': expected dB, or avhubert, auto_avsr"),
         (["--asr_configs", A, "--stage", "15", "--skip_upload_hf", "false"], "--hf_repo is empty"),
     ],
 )

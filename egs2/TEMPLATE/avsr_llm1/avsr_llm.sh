@@ -105,11 +105,14 @@ case "${noise_snrs}" in # as in the papers
     mome) noise_snrs="7.5 5 2.5 0 -5" ;;
     omni_avsr) noise_snrs="5 2.5 0 -2.5 -5" ;;
     dr_shap_av) noise_snrs="10 7.5 5 2.5 0 -2.5 -5 -7.5 -10" ;;
-    *[!-0-9.\ ]*)
-        log "Error: --noise_snrs '${noise_snrs}': expected dB, or avhubert, auto_avsr, llama_avsr, llama_smop, mome, omni_avsr, dr_shap_av"
-        exit 2
-        ;;
 esac
+# shellcheck disable=SC2086
+set -- ${noise_snrs}
+# as noise_list writes them: 5, not 5.0
+if [[ "$*" == *[!-0-9.\ ]* ]] || ! noise_snrs=$([ $# -eq 0 ] || printf '%g ' "$@" 2>/dev/null); then
+    log "Error: --noise_snrs '$*': expected dB, or avhubert, auto_avsr, llama_avsr, llama_smop, mome, omni_avsr, dr_shap_av"
+    exit 2
+fi
 
 args_tag() { # options of a training as part of a name, as asr.sh forms it
     sed 's/--/_/g; s/[ |=\/]//g' <<<"${asr_args}"

@@ -14,7 +14,7 @@ from espnet2_avsr_llm.data.noise import named_rng
 from espnet2_avsr_llm.data.tables import writing
 
 _VALID_MOST, _VALID_SHARE = 1200, 1200 / 31982  # AV-HuBERT's list for LRS3 has 1,200 of trainval's 31,982 clips
-_TABLES = ("wav.scp", "video.scp", "text", "utt2spk", "utt2video", "utt2lang", "utt2segment")
+_TABLES = ("wav.scp", "video.scp", "text", "utt2spk", "utt2video", "utt2segment")
 
 
 class Utterance(NamedTuple):
@@ -28,7 +28,6 @@ class Utterance(NamedTuple):
         text: normalised transcript.
         wav, video: files; None where there is none.
         start, end: the part of the files, in seconds; end -1 is their end.
-        lang: ISO 639-1 code.
     """
 
     dset: str
@@ -40,12 +39,11 @@ class Utterance(NamedTuple):
     video: Path | None
     start: float = 0.0
     end: float = -1.0
-    lang: str = "en"
 
     def row(self) -> dict[str, str]:
         """Values by table."""
         wav, video = (MISSING if path is None else str(path) for path in (self.wav, self.video))
-        values = (wav, video, self.text, self.speaker, self.recording, self.lang, f"{self.start:g} {self.end:g}")
+        values = (wav, video, self.text, self.speaker, self.recording, f"{self.start:g} {self.end:g}")
         return dict(zip(_TABLES, values, strict=True))
 
 

@@ -53,7 +53,7 @@ def _read_split(folder: Path, split: str, language: str) -> Iterator[Utterance |
         else:
             talk = paths["video"].parent.name
             speaker = f"{language}_{talk}"
-            yield Utterance(dset, f"{speaker}_{clip}", speaker, talk, written, paths["audio"], paths["video"], lang=language)
+            yield Utterance(dset, f"{speaker}_{clip}", speaker, talk, written, paths["audio"], paths["video"])
 
 
 def _locate(folder: Path, kind: str, split: str, path: str) -> Path | None:

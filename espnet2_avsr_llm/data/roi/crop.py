@@ -14,11 +14,9 @@ from itertools import groupby
 import cv2
 import numpy as np
 
-from espnet2_avsr_llm.data import FPS
 from espnet2_avsr_llm.data.media import ROI_SIZE
-from espnet2_avsr_llm.data.roi import NoFaceError
+from espnet2_avsr_llm.data.roi import MAX_GAP, NoFaceError
 
-MAX_GAP = FPS  # frames without a face that are interpolated: 1 s
 CANVAS = 256
 _MOUTH = slice(48, 68)
 # Index in the 68: (x, y) in the canvas, of the mean face of LRW that both programs use.

@@ -33,7 +33,7 @@ class Track(Protocol):
     """Follows one face through a clip.
 
     Attributes:
-        faces: the most faces seen at once.
+        faces: the most faces seen at once, where they were looked for.
         free: looking costs nothing (the landmarks are known), so every frame is to be looked at, whatever the stride.
     """
 
@@ -107,7 +107,10 @@ class LiteRTFaceMesh:
 
 
 class MeshTrack:
-    """Follows a face by its mesh. At first it is the largest; a lost one is looked for where it was, else the largest again."""
+    """Follows a face by its mesh. At first it is the largest; a lost one is looked for where it was, else the largest again.
+
+    While a face is followed nobody looks for others: a larger one that comes in later is neither counted nor taken.
+    """
 
     free = False
 

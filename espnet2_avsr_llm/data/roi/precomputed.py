@@ -1,4 +1,4 @@
-"""68-point landmarks from files, as published for LRS2, LRS3 and VoxCeleb2: a pickled list with an array or None per frame.
+"""68-point landmarks from files, as published for LRS2, LRS3 and VoxCeleb2: a pickled list with an array or None per frame of 1/25 s.
 
 The files are read without executing anything from them: the unpickler knows how to build plain values and arrays of
 numbers, and refuses every other name before it is looked up.
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet2_avsr_llm.data.media import MediaError
+from espnet2_avsr_llm.data import FPS
+from espnet2_avsr_llm.data.media import MediaError, duration
 
+_TOLERANCE = 2  # frames by which landmarks and video may differ
 _MOST_PARTS = 5  # of a video's path that its landmarks' path may repeat: dev/mp4/<speaker>/<video>/<clip>
 
 
@@ -34,14 +36,19 @@ class PrecomputedLandmarks:
         """See ``LandmarkBackend``.
 
         Raises:
-            MediaError: there is no file for this video, or it is none of landmarks.
+            MediaError: there is no file for this video, or it is none of landmarks; or there are more than two landmarks more
+                or fewer than frames at 25 fps by the video's header (which may be a frame off), as for a video of another rate.
         """
         parts = Path(path).with_suffix(".pkl").parts
         candidates = [self._folder.joinpath(*parts[-n:]) for n in range(min(_MOST_PARTS, len(parts) - 1), 0, -1)]
         found = next((candidate for candidate in candidates if candidate.is_file()), None)
         if found is None:
             raise MediaError(path, f"no landmarks in {self._folder}", f"a file such as {candidates[-1]}", "unpack the landmark archive there")
-        return PrecomputedTrack(read_landmarks(found)[first:])
+        landmarks, frames = read_landmarks(found), round(duration(path, "video") * FPS)
+        if abs(len(landmarks) - frames) > _TOLERANCE:
+            fix = "convert the video to 25 fps and make its landmarks again, or have the faces searched (--landmarks litert)"
+            raise MediaError(path, f"{len(landmarks)} landmarks in {found}", f"one for each of its {frames} frames at 25 fps", fix)
+        return PrecomputedTrack(landmarks[first:])
 
 
 class PrecomputedTrack:

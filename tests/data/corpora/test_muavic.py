@@ -18,7 +18,7 @@ def test_sets_of_each_language(muavic, tmp_path):
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == [f"{s}_{lang}" for s in ("test", "train", "valid") for lang in ("ar", "es")]
     train = read_dir(tmp_path / "data" / "train_es")
     assert train["text"] == {"es_estrainTalk-0_estrainTalk-0_0000": "cómo estás", "es_estrainTalk-0_estrainTalk-0_0001": "hola"}
-    assert set(train["utt2lang"].values()) == {"es"} and set(train["utt2video"].values()) == {"estrainTalk-0"}
+    assert set(train["utt2video"].values()) == {"estrainTalk-0"}
     dropped = [json.loads(line)["reason"] for line in (tmp_path / "data/train_es/dropped.jsonl").read_text().splitlines()]
     assert dropped == ["empty text", "no video file"]
     valid = read_dir(tmp_path / "data" / "valid_ar")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_chunks_and_what_is_left_out(vox2, tmp_path):
     assert tables["utt2segment"] == {
         "vox2_id00017_x_00001_00": "0 16",
         "vox2_id00017_x_00001_01": "16 32",
-        "vox2_id00017_x_00001_02": "32 -1",
+        "vox2_id00017_x_00001_02": "32 32.92",
         "vox2_id00017_x_00002_00": "0 16",
         "vox2_id00017_x_00002_01": "16 32",
     }
@@ -39,7 +40,7 @@ def test_chunks_and_what_is_left_out(vox2, tmp_path):
     assert tables["wav.scp"]["vox2_id00017_x_00002_01"].endswith("test/wav/id00017/x/00002.wav")
     assert tables["utt2spk"]["vox2_id00017_x_00002_01"] == "vox2_id00017" and tables["utt2video"]["vox2_id00017_x_00002_01"] == "x"
     tables, dropped = next(of for of in found.values() if "vox2_id00012_ab-_c_00001" in of[0]["text"])
-    assert tables["utt2segment"] == {"vox2_id00012_ab-_c_00001": "0 -1", "vox2_id00012_ab-_c_00002": "0 -1"}
+    assert tables["utt2segment"] == {"vox2_id00012_ab-_c_00001": "0 2", "vox2_id00012_ab-_c_00002": "0 16"}
     assert tables["wav.scp"]["vox2_id00012_ab-_c_00001"].endswith("dev/aac/id00012/ab-_c/00001.m4a")
     assert set(tables["text"].values()) == {""}
     assert dropped.pop("00006.mp4").startswith("not readable: ")
@@ -48,6 +49,26 @@ def test_chunks_and_what_is_left_out(vox2, tmp_path):
         "00004.mp4": "sound and video differ in length",
         "00005.mp4": "fewer than 12 frames",
     }
+
+
+@pytest.mark.parametrize("seconds, expected", [(44.8, ["0 16", "16 32", "32 40"]), (35.6, ["0 16", "16 32", "32 35.6"])])
+def test_no_chunk_goes_on_where_sound_or_video_has_ended(tmp_path, seconds, expected):
+    write_media(tmp_path / "vox2/test/mp4/id1/v/00001.mp4", 1000)
+    write_media(tmp_path / "vox2/test/aac/id1/v/00001.m4a", seconds=seconds)
+    found = prepared(tmp_path / "vox2", tmp_path / "data")["test"][0]["utt2segment"].values()
+    assert [[round(float(time), 1) for time in segment.split()] for segment in found] == [[float(t) for t in e.split()] for e in expected]
+
+
+def test_videos_of_the_test_set_are_not_trained_on(vox2, tmp_path, caplog):
+    """Two people of one interview, one in dev and one in test."""
+    shutil.copytree(vox2, tmp_path / "vox2")
+    shutil.copytree(vox2 / "dev/mp4/id00013/v", tmp_path / "vox2/dev/mp4/id00013/x")
+    with caplog.at_level("INFO"):
+        found = prepared(tmp_path / "vox2", tmp_path / "data")
+    dset = next(name for name, (tables, _) in found.items() if "vox2_id00013" in tables["utt2spk"].values())
+    assert found[dset][1]["00001.mp4"] == "its video is in the test set" and "'its video is in the test set': 1" in caplog.text
+    videos = {name: set(tables["utt2video"].values()) for name, (tables, _) in found.items()}
+    assert videos["test"] == {"x"} and "x" not in videos["train"] | videos["valid"]
 
 
 def test_validation_has_speakers_of_its_own(vox2, tmp_path):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from espnet2_avsr_llm.data.media import MediaError
+from espnet2_avsr_llm.data.roi import precomputed
 from espnet2_avsr_llm.data.roi.landmarks import get_backend
 from espnet2_avsr_llm.data.roi.precomputed import read_landmarks
+from media_files import make_file
 
 RNG = np.random.default_rng(0)
 FACES = [RNG.uniform(0, 200, (68, 2)), None, RNG.integers(0, 200, (68, 2)), np.asfortranarray(RNG.uniform(0, 9, (68, 2))).astype(">f4")]
@@ -83,8 +85,9 @@ def test_other_files_are_refused(tmp_path, content):
         read_landmarks(save(tmp_path / "a.pkl", content))
 
 
-def test_the_file_of_a_video_is_found_by_the_end_of_its_path(tmp_path):
+def test_the_file_of_a_video_is_found_by_the_end_of_its_path(tmp_path, monkeypatch):
     """An archive of one part, of several parts, and of VoxCeleb2; the most specific file wins."""
+    monkeypatch.setattr(precomputed, "duration", lambda path, kind: 0.04)
     archive = tmp_path / "archive"
     for number, name in enumerate(["x/00001", "main/x/00001", "dev/mp4/id1/v/00001"]):
         save(archive / f"{name}.pkl", [FACES[0] + number])
@@ -95,11 +98,25 @@ def test_the_file_of_a_video_is_found_by_the_end_of_its_path(tmp_path):
         backend.track("/v2/none.mp4", 0)
 
 
-def test_a_part_of_a_video_has_its_own_landmarks(tmp_path):
+def test_a_part_of_a_video_has_its_own_landmarks(tmp_path, monkeypatch):
+    monkeypatch.setattr(precomputed, "duration", lambda path, kind: 0.16)
     save(tmp_path / "a.pkl", FACES)
     track = get_backend(f"precomputed:{tmp_path}").track("/v/a.mp4", 2)
     assert np.array_equal(track(None), FACES[2]) and np.array_equal(track(None), FACES[3].astype(np.float32))
     assert track(None) is None and track(None) is None  # fewer landmarks than frames
+
+
+@pytest.mark.parametrize("rate, landmarks, fits", [(25, 50, 1), (25, 48, 1), (25, 52, 1), (25, 47, 0), (50, 100, 0), (24, 96, 0), (50, 50, 1)])
+def test_landmarks_are_of_frames_at_25_fps(tmp_path, rate, landmarks, fits):
+    """A video of 2 s (4 s at 24 fps)."""
+    path = make_file(tmp_path / "a.mp4", rate=rate, n=96 if rate == 24 else 2 * rate)
+    save(tmp_path / "a.pkl", FACES[:1] * landmarks)
+    backend = get_backend(f"precomputed:{tmp_path}")
+    if fits:
+        assert backend.track(str(path), landmarks - 1)(None) is not None
+    else:
+        with pytest.raises(MediaError, match=f"a.mp4: found {landmarks} landmarks in .*a.pkl; expected one for each of its (50|100) frames at 25 fps"):
+            backend.track(str(path), 0)
 
 
 @pytest.mark.parametrize("name", ["precomputed", "precomputed:", "precomputed:/no/such"])

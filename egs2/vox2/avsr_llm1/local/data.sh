@@ -40,10 +40,14 @@ else
 fi
 sets="--in_dirs data/unlabelled/train data/unlabelled/valid data/unlabelled/test --out_dirs data/train data/valid data/test"
 log "Whisper: see data/log/whisper.*.log"
+python3 utils/follow_log.py data/log/whisper.1.log $$ & # the first part's bar stands for all; ends with this script
+follower=$!
 # shellcheck disable=SC2086
 ${train_cmd} --gpu "${ngpu}" JOB=1:"${nj}" data/log/whisper.JOB.log \
     python3 -m espnet2_avsr_llm.bin.pseudo_label ${sets} --whisper "${whisper}" --language "${language}" \
     --batch_size "${batch_size}" --ngpu "${ngpu}" --nj "${nj}" --job JOB
+kill "${follower}" 2>/dev/null || true
+[ ! -t 1 ] || printf '\r\033[K'
 # shellcheck disable=SC2086
 python3 -m espnet2_avsr_llm.bin.pseudo_label ${sets} --finish
 log "Successfully finished. [elapsed=${SECONDS}s]"
