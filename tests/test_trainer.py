@@ -164,9 +164,27 @@ def test_steps_are_named_by_the_update_that_they_are_part_of():
     batches = [([str(i)], {"text": i}) for i in range(5)]
     options = argparse.Namespace(seed=7, accum_grad=2)
     named = NamedSteps(batches, 3, options)
-    assert len(named) == 5
-    # two updates an epoch; the gradient of the last batch is left for the first update of the next
-    assert list(named) == [(utts, {**b, "step": (7, n)}) for (utts, b), n in zip(batches, (4, 4, 5, 5, 6))]
+    assert len(named) == 4
+    # two updates an epoch, and the last batch is part of none
+    assert list(named) == [(utts, {**b, "step": (7, n)}) for (utts, b), n in zip(batches, (4, 4, 5, 5))]
+
+
+def test_accumulation_is_resumed_exactly(tiny_config, train_command, tmp_path, caplog):
+    """Three batches an epoch make one update of two: no gradient of the third may reach an epoch that does not know of it after a resume."""
+    caplog.set_level("INFO")
+    for name, ends in (("undisturbed", (2,)), ("resumed", (1, 2))):
+        command = train_command(tmp_path / name, tiny_config("asr"), *SGD, "--scheduler", "none", "--accum_grad", 2, "--batch_bins", 150)
+        for end in ends:
+            AVSRLLMTask.main(cmd=[*command, "--max_epoch", str(end)])
+    assert "[train] 8 utterances in 3 batches" in caplog.text
+    undisturbed, resumed = (weights(tmp_path / name / "2epoch.pth") for name in ("undisturbed", "resumed"))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in undisturbed.items())
+
+
+def test_accumulation_beyond_the_epoch_is_refused(tiny_config, train_command, tmp_path):
+    command = train_command(tmp_path / "exp", tiny_config("asr"), "--max_epoch", 1, "--accum_grad", 100)
+    with pytest.raises(RuntimeError, match="Epoch 1 made no update: every gradient was non-finite, or accum_grad exceeds its batches"):
+        AVSRLLMTask.main(cmd=command)
 
 
 def test_rates_drawn_after_a_resume_are_those_of_an_undisturbed_run(tiny_config, train_command, tmp_path, monkeypatch):
@@ -195,11 +213,11 @@ def test_rates_drawn_after_a_resume_are_those_of_an_undisturbed_run(tiny_config,
 
 def test_accumulation_does_not_divide_the_logged_loss(tiny_config, train_command, tmp_path):
     runs = {}
-    for accumulate in (1, 2):
+    for accumulate in (1, 3):
         command = train_command(tmp_path / str(accumulate), tiny_config("asr"), "--max_epoch", 1, "--optim", "sgd", "--optim_conf", "lr=0.0")
         AVSRLLMTask.main(cmd=[*command, "--accum_grad", str(accumulate), "--batch_bins", "150"])
         runs[accumulate] = log(tmp_path / str(accumulate))
-    assert runs[1]["loss"] == pytest.approx(runs[2]["loss"], rel=1e-6) and runs[1]["loss"] > 1
+    assert runs[1]["loss"] == pytest.approx(runs[3]["loss"], rel=1e-6) and runs[1]["loss"] > 1
 
 
 # ---- steps that go wrong ----------------------------------------------------------------------------------------------
