@@ -15,7 +15,9 @@ from espnet2_avsr_llm.scoring.report import condition_order
 SHOWN = 4  # conditions whose maps are drawn, from the first to the last
 
 
-def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str, Mapping[str, Explanation | None]], tokenizer) -> None:
+def write_modalities(
+    folder: Path, about: Mapping[str, Any], found: Mapping[str, Mapping[str, Explanation | None]], tokenizer, longest: int | None = None
+) -> None:
     """Write the analysis of a model.
 
     Args:
@@ -24,10 +26,11 @@ def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str,
         found: for each condition the explanation of each utterance, None where it was left out. Conditions are compared with the first
             (clean, if it is there), of which the first utterance is the example.
         tokenizer: gives the hypothesis tokens of the example.
+        longest: as of :func:`~espnet2_avsr_llm.analysis.modalities.summarise`.
     """
     asked = {name: len(of) for name, of in found.items()}
     found = {c: {utt: e for utt, e in found[c].items() if e is not None} for c in sorted(found, key=condition_order)}
-    conditions = {name: summarise(list(of.values())) for name, of in found.items()}
+    conditions = {name: summarise(list(of.values()), longest) for name, of in found.items()}
     first, reference = next(iter(found.items()))
     example = next(iter(reference.values()))
     tokens = [tokenizer.decode([i]) for i in example.token_ids.tolist()]
@@ -45,6 +48,7 @@ def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str,
         "grouped": ("Where in the output early, middle and late features act; each line sums to 1.", lambda: _grouped(conditions)),
         "example": (f"φ of every player for every token of one utterance ({first}).", lambda: _example(example, tokens)),
     }
+    about = {**about, "longest": longest} if longest else about
     numbers = {**about, "compared_with": first, "conditions": conditions}
     write_analysis(folder, f"Shapley values ({folder.name})", _text(about, conditions), figures, numbers)
 

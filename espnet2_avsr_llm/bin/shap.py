@@ -1,4 +1,8 @@
-"""Shapley values of the audio and video tokens for each hypothesis token, with shares, windows and alignment (stage 16)."""
+"""Shapley values of the audio and video tokens for each hypothesis token, with shares, windows and alignment (stage 16).
+
+The settings of Dr. SHAP-AV (arXiv 2603.12046), as options: --num_utts 1321 --longest 20 --beam_size 15 --score released, in the
+conditions of --noise_snrs dr_shap_av; its sampling estimator is --estimator sampling --max_evals 4000.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--removal", choices=["zero", "mean", "remove"], default="zero", help="what becomes of a token that is not in the coalition")
     parser.add_argument("--score", choices=["log_prob", "logit", "released"], default="log_prob", help="of each hypothesis token")
     parser.add_argument("--batch_size", type=int, default=32, help="coalitions that go through the LLM together")
+    parser.add_argument("--longest", type=int, help="utterances, those with the most players, of windows and alignment; none: all")
     parser.add_argument("--beam_size", type=int, default=1, help="of the hypothesis")
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -33,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = Settings(args.estimator, args.max_evals, args.removal, args.score, args.batch_size, args.seed)
     about = {**program.describe(args, speech2text), "beam_size": args.beam_size, **vars(settings)}
     found = {condition: explain_condition(speech2text, condition, settings, about, args) for condition in conditions}
-    write_modalities(args.output_dir, about, found, speech2text.model.llm.tokens.tokenizer)
+    write_modalities(args.output_dir, about, found, speech2text.model.llm.tokens.tokenizer, args.longest)
     logging.info(f"{args.output_dir}: {', '.join(f'{len(of) - list(of.values()).count(None)} utterances in {c}' for c, of in found.items())}")
 
 

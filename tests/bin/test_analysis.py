@@ -81,6 +81,10 @@ def test_a_second_run_reads_back(exp, monkeypatch):
     monkeypatch.setattr(analysis, "explain_utterance", refuse)
     shap.main(arguments["shap"])
     assert (folder / "analysis" / "shap" / "results.json").read_text() == before
+    shap.main([*arguments["shap"], "--longest", "1"])
+    of_one = json.loads((folder / "analysis" / "shap" / "results.json").read_text())
+    assert of_one["longest"] == 1 and of_one["conditions"]["clean"]["alignment"] != json.loads(before)["conditions"]["clean"]["alignment"]
+    shap.main(arguments["shap"])
     with pytest.raises(RuntimeError, match="computed again"):
         shap.main([*arguments["shap"], "--removal", "mean"])
     file, about = folder / "analysis" / "shap" / "clean" / "valid00.npz", json.loads(before)
