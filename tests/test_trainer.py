@@ -141,10 +141,9 @@ def test_the_configuration_of_a_run_rebuilds_its_model(trained, make_batch):
     there, _ = AVSRLLMTask.build_model_from_file(str(out / "config.yaml"), str(out / "valid.acc.ave.pth"))
     here = load_model(out / "config.yaml", out / "valid.acc.ave.pth")
     (pass_,) = here.plan.passes()
-    first, second = (m.run_pass(m.encode(m.inputs(batch)), pass_, (batch["text"], batch["text_lengths"])) for m in (there.eval(), here))
-    assert torch.equal(first.logits, second.logits)
-    untrained = load_model(out / "config.yaml", None)
-    assert not torch.equal(untrained.run_pass(untrained.encode(untrained.inputs(batch)), pass_, (batch["text"], batch["text_lengths"])).logits, second.logits)
+    models = (there.eval(), here, load_model(out / "config.yaml", None))
+    first, second, untrained = (m.predict(m.encode(m.inputs(batch)), pass_, (batch["text"], batch["text_lengths"]))[0] for m in models)
+    assert torch.equal(first, second) and not torch.equal(untrained, second)
     assert not here.training
 
 

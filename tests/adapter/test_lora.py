@@ -122,7 +122,7 @@ def logits(model, batch):
     """Logits of every pass."""
     with torch.no_grad():
         features = model.encode(model.inputs(batch))
-        return [model.run_pass(features, p, (batch["text"], batch["text_lengths"])).logits for p in model.plan.all_passes()]
+        return [model.predict(features, p, (batch["text"], batch["text_lengths"]))[0] for p in model.plan.all_passes()]
 
 
 @pytest.mark.parametrize("sets", [("scale",), ("shared", "scale")], ids=["SS", "MSS"])
@@ -164,7 +164,7 @@ def test_merging_changes_no_number_and_leaves_no_trace(make_model, make_batch, s
         features = model.encode(model.inputs(batch))
         for p, expected in zip(model.plan.all_passes(), before):
             with model.adapter.merged(p):
-                found = model.run_pass(features, p, (batch["text"], batch["text_lengths"])).logits
+                found, *_ = model.predict(features, p, (batch["text"], batch["text_lengths"]))
             torch.testing.assert_close(found, expected, atol=atol, rtol=0)
             assert not runs, "the merged adapter still costs time"
     assert all(torch.equal(t, weights[n]) for n, t in model.llm.model.state_dict().items())
@@ -201,8 +201,8 @@ def test_unknown_or_no_set_is_refused(make_model, sets):
 def test_starts_as_the_llm_alone(tiny_config, options, zero, drawn, dtype):
     """One matrix of each set is zero; the other is Kaiming-uniform (a = √5), so from a range of one over the root of its inputs."""
     torch.manual_seed(0)
-    sets = ["shared", "task"]
-    model = build(tiny_config(llm_conf={"dtype": dtype}, adapter_conf={"sets": sets, **options}, video_frontend_conf={"lora": {"rank": 2, "scale": 2.0, **options}}))
+    encoder = {"lora": {"rank": 2, "scale": 2.0, **options}}
+    model = build(tiny_config(llm_conf={"dtype": dtype}, adapter_conf={"sets": ["shared", "task"], **options}, video_frontend_conf=encoder))
     found = {n: p for n, p in model.named_parameters() if "lora_" in n}
     assert {n.split(".")[-2] for n in found} == {"shared", "task_avsr", "default"}
     assert all(p.dtype == torch.float32 and p.any() == (drawn in n) for n, p in found.items())
