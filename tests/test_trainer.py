@@ -359,14 +359,19 @@ def run_two_ranks(command, init_file):
         assert process.exitcode == 0
 
 
-@pytest.mark.parametrize("case", ["both", "no_video_on_rank_1", "drawn_rates", "experts"])
+@pytest.mark.parametrize("case", ["both", "no_video_on_rank_1", "drawn_rates", "drawn_rates_full_size", "experts"])
 def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_path, case):
     """DDP finds the parameters that a step leaves unused: those of a stream that a rank lacks, of rates that were not drawn.
 
-    Balance losses are those of the tokens of both ranks, which have different numbers of them; so is the decorrelation loss.
+    Balance losses are those of the tokens of both ranks, which have different numbers of them; so is the decorrelation loss. In
+    bfloat16 rows round otherwise alone than in a batch, by less than 1e-3 of any weight; the weights move by up to 0.04.
     """
+    full_size = {"dtype": "bfloat16", "gradient_checkpointing": True}  # as the configurations of full size
     kinds = {
         "drawn_rates": dict(compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]}),
+        "drawn_rates_full_size": dict(
+            compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]}, llm_conf=full_size
+        ),
         "experts": dict(projector="smop", projector_conf={"routing": "dedr", "balance": 1.0, "z": 1.0}, adapter="mome", adapter_conf=MOME, **DECORRELATION),
     }
     config = tiny_config(**kinds.get(case, {}))
@@ -378,7 +383,7 @@ def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_pat
     missing = set(utts[1::2]) if case in ("no_video_on_rank_1", "experts") else set()
     lines = [line.split() for line in (corpus / "train" / "video.scp").read_text().splitlines()]
     (tmp_path / "video.scp").write_text("".join(f"{u} {'-' if u in missing else path}\n" for u, path in lines))
-    found = {}
+    found, (of_stats, of_weights) = {}, (0.03, 1e-3) if case == "drawn_rates_full_size" else (1e-5, 1e-5)
     for ranks in (1, 2):
         out = tmp_path / str(ranks)
         files = dict(shapes=tmp_path / "shape", video=tmp_path / "video.scp")
@@ -387,12 +392,12 @@ def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_pat
         found[ranks] = out
     for epoch in (1, 2):
         for phase, key in (("train", "loss"), ("train", "acc"), ("valid", "loss"), ("train", "grad_norm")):
-            assert value(found[2], key, epoch, phase) == pytest.approx(value(found[1], key, epoch, phase), abs=1e-5), (epoch, phase, key)
+            assert value(found[2], key, epoch, phase) == pytest.approx(value(found[1], key, epoch, phase), abs=of_stats), (epoch, phase, key)
     one, two = (weights(found[r] / "latest.pth") for r in (1, 2))
     start = yaml.safe_load((found[1] / "config.yaml").read_text())
     assert start["unused_parameters"] is True
     for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(one[name], two[name], atol=of_weights, rtol=0)
 
 
 def test_many_gpus_in_one_process_are_refused():
