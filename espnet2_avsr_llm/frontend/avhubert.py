@@ -31,8 +31,8 @@ class AVHubertFrontend(AbsFrontend):
             and ``model.safetensors``, such as ``avsr-llm convert avhubert`` writes.
         streams: ``[video]``; ``[audio]``; ``[audio, video]``, a run of the encoder for each; or ``[audiovisual]``, one run that fuses
             both (the two audio-visual modes of Llama-AVSR, arXiv 2409.12319).
-        video_multiple: the encoder sees so many video frames only, and multiples of it. The released programs of one rate cut the video
-            to whole rate steps; here the encoder sees what compression then drops.
+        video_multiple: cut the video to a multiple of so many frames, as the released programs of one rate do with that rate; else the
+            encoder also sees the frames that compression then drops.
 
     Raises:
         SourceError: the source is missing or does not fit its configuration.
