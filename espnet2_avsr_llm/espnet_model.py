@@ -19,6 +19,10 @@ class ESPnetAVSRLLMModel(AVSRLLM, AbsESPnetModel):
     def forward(self, text: Tensor, text_lengths: Tensor, step: Step | None = None, **batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss of the plan's passes.
 
+        A mean over tokens. The released programs divide it by the mean number of utterances of a rank, and then clip the gradient to a
+        norm of 10. Adam does not see the factor, but ``grad_clip: 10`` is as many times tighter here; it acts most where terms are large,
+        such as a decorrelation loss of weight 10⁴.
+
         Args:
             text: (B, L) ids without BOS and EOS, padded at the end.
             text_lengths: (B,).

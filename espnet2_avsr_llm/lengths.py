@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterable, Mapping
 
-from espnet2_avsr_llm.data import SAMPLES_PER_FRAME
+from espnet2_avsr_llm.data import FPS, SAMPLES_PER_FRAME
 from espnet2_avsr_llm.pass_plan import Pass
 
 if TYPE_CHECKING:
@@ -54,3 +55,14 @@ def count_features(frontends: Iterable[AbsFrontend], counts: Mapping[str, int]) 
 def count_tokens(pass_: Pass, frames: Mapping[str, int], prompt: int, bos: int = 1) -> TokenCount:
     """Tokens of an utterance with ``frames[stream]`` encoder features: the remainder of each rate is dropped."""
     return TokenCount({s: frames[s] // rate for s, rate in sorted(pass_.rates.items())}, prompt, bos)
+
+
+def empty_pass(passes: Iterable[Pass], frames: Mapping[str, int]) -> Pass | None:
+    """The first pass in which an utterance with ``frames[stream]`` encoder features has no token of any stream; None if it has some in all."""
+    return next((p for p in passes if not any(count_tokens(p, frames, 0).streams.values())), None)
+
+
+def shortest(passes: Iterable[Pass], frontends: Iterable[AbsFrontend]) -> float:
+    """Seconds of sound and video from which on an utterance has tokens in every pass."""
+    features = ((n, count_features(frontends, {"speech": n * SAMPLES_PER_FRAME, "video": n})) for n in itertools.count(1))
+    return next(n for n, frames in features if empty_pass(passes, frames) is None) / FPS

@@ -32,12 +32,10 @@ class PassOutput:
         loss: cross-entropy, mean over the scored tokens of the batch.
         terms: further loss terms by name, already weighted.
         accuracy: share of scored tokens that are the most probable ones.
-        logits: (B, L, V) of the last positions, text at the end of each row.
     """
 
     loss: Tensor
     accuracy: Tensor
-    logits: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -168,22 +166,37 @@ class AVSRLLM(Checkpointed):
 
     # ---- training -----------------------------------------------------------------------------------------------------
 
-    def run_pass(self, features: dict[str, Lengthed], pass_: Pass, text: Lengthed) -> PassOutput:
-        """One pass through the LLM and its loss."""
+    def predict(
+        self, features: dict[str, Lengthed], pass_: Pass, text: Lengthed
+    ) -> tuple[Tensor, LLMInput, tuple[Tensor, ...] | None, dict[str, Tensor]]:
+        """One pass through the LLM.
+
+        Args:
+            features, pass_, text: as of :meth:`prepare`.
+
+        Returns:
+            Logits (B, L, V) in float32 of the text with EOS, at the end of each row; the LLM's input; its hidden states (B, N, D), if a
+            loss term reads them; and the loss terms of projector and adapter.
+        """
         text = text[0].to(self.device), text[1].to(self.device)
         inputs, terms = self.prepare(features, pass_, text)
         keep = inputs.num_labels + 1
         with self.llm.within(lambda: self.use(pass_, inputs.attention_mask)):
             output = self.llm(inputs.inputs_embeds, inputs.attention_mask, inputs.position_ids, keep, bool(self.losses))
             terms |= self.adapter.losses() if self.adapter is not None else {}
-        logits, labels = output.logits[:, :-1].float(), inputs.labels[:, 1 - keep :]
+        return output.logits[:, :-1].float(), inputs, output.hidden_states, terms
+
+    def run_pass(self, features: dict[str, Lengthed], pass_: Pass, text: Lengthed) -> PassOutput:
+        """One pass through the LLM and its loss; the logits are not kept, but for what the backward pass needs."""
+        logits, inputs, hidden_states, terms = self.predict(features, pass_, text)
+        labels = inputs.labels[:, -logits.shape[1] :]
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         scored = labels != IGNORE
         accuracy = (logits.detach().argmax(-1) == labels)[scored].float().mean()
-        tokens = (text[1] + 1).sum()
+        tokens = scored.sum()
         share = tokens / sum_over_ranks(tokens)  # by which ESPnet weights this rank's loss; terms are parts of a sum over ranks
-        terms |= {name: term(output.hidden_states, inputs.roles) for name, term in self.losses.items()}
-        return PassOutput(loss, accuracy, logits, {name: part.to(share.device) / share for name, part in terms.items()})
+        terms |= {name: term(hidden_states, inputs.roles) for name, term in self.losses.items()}
+        return PassOutput(loss, accuracy, {name: part.to(share.device) / share for name, part in terms.items()})
 
     def use(self, pass_: Pass, attention_mask: Tensor | None = None) -> AbstractContextManager:
         """Context in which the adapter is that of ``pass_``; the mask is for training, where an adapter may have losses."""

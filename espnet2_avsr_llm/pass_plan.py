@@ -98,7 +98,7 @@ class AllRatesPlan(FixedPlan):
     Args:
         task: ``asr``, ``vsr`` or ``avsr``.
         rates: rates of each stream that the task reads.
-        weights: of each combination, audio slowest, for a weighted mean; None weights all alike.
+        weights: of each combination, audio slowest and rates in their order, for a weighted mean; None weights all alike.
     """
 
     def __init__(self, task: str, rates: Mapping[str, Sequence[int]], weights: Sequence[float] | None = None):
@@ -157,8 +157,9 @@ class RandomRatesPlan(FixedPlan):
 
 
 def combinations(rates: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
-    """Every choice of one rate for each stream, the first stream slowest."""
-    return [dict(zip(rates, choice)) for choice in itertools.product(*rates.values())]
+    """Every choice of one rate for each stream: streams in alphabetical order, the first slowest; rates in theirs."""
+    streams = sorted(rates)
+    return [dict(zip(streams, choice)) for choice in itertools.product(*(rates[s] for s in streams))]
 
 
 PLANS = {"fixed": FixedPlan, "all_rates": AllRatesPlan, "random_rates": RandomRatesPlan}

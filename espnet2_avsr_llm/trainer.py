@@ -7,6 +7,7 @@ ESPnet 202511 writes checkpoints in place, reads them by unrestricted unpickling
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 import time
 from pathlib import Path
@@ -103,19 +104,23 @@ class AVSRLLMTrainer(Trainer):
 
 
 class NamedSteps:
-    """The batches of an epoch, each told its step: (seed, number of the update that it is part of)."""
+    """The batches of an epoch, each told its step: (seed, number of the update that it is part of).
+
+    Those of whole updates only: after ``accum_grad`` times as many, up to ``accum_grad`` - 1 are left (others in each epoch, as their
+    order is drawn anew). ESPnet would add their gradients to the next epoch's first update, of which a resume knows nothing.
+    """
 
     def __init__(self, batches, epoch: int, options):
-        self._batches, self._epoch, self._options = batches, epoch, options
+        self._batches, self._accum_grad = batches, options.accum_grad
+        self._updates = len(batches) // options.accum_grad
+        self._seed, self._first = options.seed, (epoch - 1) * self._updates
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return self._updates * self._accum_grad
 
     def __iter__(self):
-        accum_grad = self._options.accum_grad
-        first = (self._epoch - 1) * (len(self) // accum_grad)
-        for i, (utts, batch) in enumerate(self._batches):
-            yield utts, {**batch, "step": (self._options.seed, first + i // accum_grad)}
+        for i, (utts, batch) in enumerate(itertools.islice(self._batches, len(self))):
+            yield utts, {**batch, "step": (self._seed, self._first + i // self._accum_grad)}
 
 
 def _set_totals(schedulers, train_iter_factory, options) -> None:

@@ -68,7 +68,7 @@ def test_takes_one_step(file, make_batch):
     before = [p.clone() for p in trained]
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
     losses, filterbanks = [], any(f.filterbanks for f in model.frontends.values())
-    for _ in range(2):  # in the first step LoRA's A has no gradient: its B is zero
+    for _ in range(2):  # in the first step one of LoRA's matrices has no gradient: the other is zero
         loss, stats, _ = model(**make_batch((16000, 25, 5), (12800, 20, 2), filterbanks=filterbanks))
         optimizer.zero_grad()
         loss.backward()

@@ -32,9 +32,10 @@ def text_of(batch):
 def run(model, batch):
     """Loss of each row and its logits over its own labels."""
     (pass_,) = model.plan.passes()
-    out = model.run_pass(model.encode(model.inputs(batch)), pass_, text_of(batch))
+    features = model.encode(model.inputs(batch))
+    out, (whole, *_) = (of(features, pass_, text_of(batch)) for of in (model.run_pass, model.predict))
     losses, logits = [], []
-    for row, n in zip(out.logits, (batch["text_lengths"] + 1).tolist()):
+    for row, n in zip(whole, (batch["text_lengths"] + 1).tolist()):
         labels = torch.cat([batch["text"][len(losses), : n - 1], torch.tensor([model.llm.tokens.eos_id])])
         losses.append(torch.nn.functional.cross_entropy(row[-n:], labels))
         logits.append(row[-n:])
@@ -98,9 +99,9 @@ def test_decoding_with_the_cache_equals_the_full_forward(make_model, make_batch,
 def test_what_lies_in_the_padding_does_not_matter(make_model, make_batch):
     model = make_model().eval()
     batch = make_batch((16000, 25, 5), (6400, 9, 3))
-    clean = run(model, batch)[0]
+    clean = run(model, batch)[2]
     batch["speech"][1, 6400:], batch["video"][1, 9:], batch["text"][1, 3:] = 5.0, 200, 77
-    torch.testing.assert_close(run(model, batch)[0].logits, clean.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(run(model, batch)[2], clean, atol=1e-4, rtol=0)
 
 
 def test_loss_and_accuracy_from_the_whole_sequence(make_model, make_batch):
@@ -123,6 +124,7 @@ def test_loss_and_accuracy_from_the_whole_sequence(make_model, make_batch):
     torch.testing.assert_close(out.loss, torch.stack(nll).mean())
     torch.testing.assert_close(out.accuracy, torch.stack(hits).float().mean())
     assert out.total == out.loss
+    assert all(x.dim() == 0 for x in vars(out).values() if isinstance(x, torch.Tensor)), "logits are kept until the step's last pass"
 
 
 def test_accuracy_counts_hits(make_model, make_batch):

@@ -45,7 +45,10 @@ def test_all_rates_is_the_mean_over_every_pair():
 
 
 def test_weights_of_all_rates_make_a_weighted_mean():
-    assert [p.weight for p in AllRatesPlan("avsr", RATES, [1, 1, 2, 4]).passes()] == [0.125, 0.125, 0.25, 0.5]
+    plan = AllRatesPlan("avsr", RATES, [1, 1, 2, 4])
+    assert [p.weight for p in plan.passes()] == [0.125, 0.125, 0.25, 0.5]
+    other_way_round = AllRatesPlan("avsr", {"video": RATES["video"], "audio": RATES["audio"]}, [1, 1, 2, 4])
+    assert other_way_round.passes() == plan.passes(), "weights depend on the order of the streams in the YAML file"
 
 
 @pytest.mark.parametrize("weights", [[1, 1], [1, 1, 1, 0], [1, 1, 1, -1]])

@@ -141,10 +141,9 @@ def test_the_configuration_of_a_run_rebuilds_its_model(trained, make_batch):
     there, _ = AVSRLLMTask.build_model_from_file(str(out / "config.yaml"), str(out / "valid.acc.ave.pth"))
     here = load_model(out / "config.yaml", out / "valid.acc.ave.pth")
     (pass_,) = here.plan.passes()
-    first, second = (m.run_pass(m.encode(m.inputs(batch)), pass_, (batch["text"], batch["text_lengths"])) for m in (there.eval(), here))
-    assert torch.equal(first.logits, second.logits)
-    untrained = load_model(out / "config.yaml", None)
-    assert not torch.equal(untrained.run_pass(untrained.encode(untrained.inputs(batch)), pass_, (batch["text"], batch["text_lengths"])).logits, second.logits)
+    models = (there.eval(), here, load_model(out / "config.yaml", None))
+    first, second, untrained = (m.predict(m.encode(m.inputs(batch)), pass_, (batch["text"], batch["text_lengths"]))[0] for m in models)
+    assert torch.equal(first, second) and not torch.equal(untrained, second)
     assert not here.training
 
 
@@ -164,9 +163,27 @@ def test_steps_are_named_by_the_update_that_they_are_part_of():
     batches = [([str(i)], {"text": i}) for i in range(5)]
     options = argparse.Namespace(seed=7, accum_grad=2)
     named = NamedSteps(batches, 3, options)
-    assert len(named) == 5
-    # two updates an epoch; the gradient of the last batch is left for the first update of the next
-    assert list(named) == [(utts, {**b, "step": (7, n)}) for (utts, b), n in zip(batches, (4, 4, 5, 5, 6))]
+    assert len(named) == 4
+    # two updates an epoch, and the last batch is part of none
+    assert list(named) == [(utts, {**b, "step": (7, n)}) for (utts, b), n in zip(batches, (4, 4, 5, 5))]
+
+
+def test_accumulation_is_resumed_exactly(tiny_config, train_command, tmp_path, caplog):
+    """Three batches an epoch make one update of two: no gradient of the third may reach an epoch that does not know of it after a resume."""
+    caplog.set_level("INFO")
+    for name, ends in (("undisturbed", (2,)), ("resumed", (1, 2))):
+        command = train_command(tmp_path / name, tiny_config("asr"), *SGD, "--scheduler", "none", "--accum_grad", 2, "--batch_bins", 150)
+        for end in ends:
+            AVSRLLMTask.main(cmd=[*command, "--max_epoch", str(end)])
+    assert "[train] 8 utterances in 3 batches" in caplog.text
+    undisturbed, resumed = (weights(tmp_path / name / "2epoch.pth") for name in ("undisturbed", "resumed"))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in undisturbed.items())
+
+
+def test_accumulation_beyond_the_epoch_is_refused(tiny_config, train_command, tmp_path):
+    command = train_command(tmp_path / "exp", tiny_config("asr"), "--max_epoch", 1, "--accum_grad", 100)
+    with pytest.raises(RuntimeError, match="Epoch 1 made no update: every gradient was non-finite, or accum_grad exceeds its batches"):
+        AVSRLLMTask.main(cmd=command)
 
 
 def test_rates_drawn_after_a_resume_are_those_of_an_undisturbed_run(tiny_config, train_command, tmp_path, monkeypatch):
@@ -195,11 +212,11 @@ def test_rates_drawn_after_a_resume_are_those_of_an_undisturbed_run(tiny_config,
 
 def test_accumulation_does_not_divide_the_logged_loss(tiny_config, train_command, tmp_path):
     runs = {}
-    for accumulate in (1, 2):
+    for accumulate in (1, 3):
         command = train_command(tmp_path / str(accumulate), tiny_config("asr"), "--max_epoch", 1, "--optim", "sgd", "--optim_conf", "lr=0.0")
         AVSRLLMTask.main(cmd=[*command, "--accum_grad", str(accumulate), "--batch_bins", "150"])
         runs[accumulate] = log(tmp_path / str(accumulate))
-    assert runs[1]["loss"] == pytest.approx(runs[2]["loss"], rel=1e-6) and runs[1]["loss"] > 1
+    assert runs[1]["loss"] == pytest.approx(runs[3]["loss"], rel=1e-6) and runs[1]["loss"] > 1
 
 
 # ---- steps that go wrong ----------------------------------------------------------------------------------------------
@@ -342,14 +359,19 @@ def run_two_ranks(command, init_file):
         assert process.exitcode == 0
 
 
-@pytest.mark.parametrize("case", ["both", "no_video_on_rank_1", "drawn_rates", "experts"])
+@pytest.mark.parametrize("case", ["both", "no_video_on_rank_1", "drawn_rates", "drawn_rates_full_size", "experts"])
 def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_path, case):
     """DDP finds the parameters that a step leaves unused: those of a stream that a rank lacks, of rates that were not drawn.
 
-    Balance losses are those of the tokens of both ranks, which have different numbers of them; so is the decorrelation loss.
+    Balance losses are those of the tokens of both ranks, which have different numbers of them; so is the decorrelation loss. In
+    bfloat16 rows round otherwise alone than in a batch, by less than 1e-3 of any weight; the weights move by up to 0.04.
     """
+    full_size = {"dtype": "bfloat16", "gradient_checkpointing": True}  # as the configurations of full size
     kinds = {
         "drawn_rates": dict(compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]}),
+        "drawn_rates_full_size": dict(
+            compression="avg_pool", projector="mlp_bank", plan=OMNI, adapter_conf={"sets": ["shared", "task"]}, llm_conf=full_size
+        ),
         "experts": dict(projector="smop", projector_conf={"routing": "dedr", "balance": 1.0, "z": 1.0}, adapter="mome", adapter_conf=MOME, **DECORRELATION),
     }
     config = tiny_config(**kinds.get(case, {}))
@@ -361,7 +383,7 @@ def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_pat
     missing = set(utts[1::2]) if case in ("no_video_on_rank_1", "experts") else set()
     lines = [line.split() for line in (corpus / "train" / "video.scp").read_text().splitlines()]
     (tmp_path / "video.scp").write_text("".join(f"{u} {'-' if u in missing else path}\n" for u, path in lines))
-    found = {}
+    found, (of_stats, of_weights) = {}, (0.03, 1e-3) if case == "drawn_rates_full_size" else (1e-5, 1e-5)
     for ranks in (1, 2):
         out = tmp_path / str(ranks)
         files = dict(shapes=tmp_path / "shape", video=tmp_path / "video.scp")
@@ -370,12 +392,12 @@ def test_two_ranks_equal_one_process(tiny_config, train_command, corpus, tmp_pat
         found[ranks] = out
     for epoch in (1, 2):
         for phase, key in (("train", "loss"), ("train", "acc"), ("valid", "loss"), ("train", "grad_norm")):
-            assert value(found[2], key, epoch, phase) == pytest.approx(value(found[1], key, epoch, phase), abs=1e-5), (epoch, phase, key)
+            assert value(found[2], key, epoch, phase) == pytest.approx(value(found[1], key, epoch, phase), abs=of_stats), (epoch, phase, key)
     one, two = (weights(found[r] / "latest.pth") for r in (1, 2))
     start = yaml.safe_load((found[1] / "config.yaml").read_text())
     assert start["unused_parameters"] is True
     for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(one[name], two[name], atol=of_weights, rtol=0)
 
 
 def test_many_gpus_in_one_process_are_refused():

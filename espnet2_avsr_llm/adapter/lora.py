@@ -34,6 +34,7 @@ class LoRA(nn.Module):
         scale: s (PEFT's alpha is ``scale * rank``).
         target_modules: names of the decoder's linear layers.
         sets: which sets a pass adds up: ``shared`` (one for all passes), ``task`` (one per task), ``scale`` (one per rate pair).
+        zero: which of B (``up``) and A (``down``) starts at zero (:func:`~espnet2_avsr_llm.hub.lora.inject_lora`).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LoRA(nn.Module):
         scale: float = 0.125,
         target_modules: Sequence[str] = ("q_proj", "v_proj"),
         sets: Sequence[str] = ("shared",),
+        zero: str = "up",
     ):
         super().__init__()
         unknown = [s for s in sets if s not in SETS]
@@ -51,7 +53,7 @@ class LoRA(nn.Module):
             raise ValueError(f"adapter_conf sets: {unknown or 'none given'}; choose from {', '.join(SETS)}")
         self._sets = tuple(sets)
         for name in sorted({name for p in passes for name in self.names(p)}):
-            inject_lora(llm.model.get_decoder(), list(target_modules), rank, scale, name)
+            inject_lora(llm.model.get_decoder(), list(target_modules), rank, scale, name, zero)
         # Found again in the LLM at each use: a list of modules here would register their parameters twice.
         self._layers = lambda: (m for m in llm.model.modules() if isinstance(m, BaseTunerLayer))
 

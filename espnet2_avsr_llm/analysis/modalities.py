@@ -97,28 +97,30 @@ def _interval(value: float, drawn: np.ndarray) -> Interval | None:
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def summarise(explanations: Sequence[Explanation]) -> dict:
+def summarise(explanations: Sequence[Explanation], longest: int | None = None) -> dict:
     """The three analyses of the utterances of one condition.
 
     Args:
         explanations: at least one, of one model.
+        longest: Generative and Alignment are of this many with the most players (20 in the paper); None: of all, as Global is.
 
     Returns:
         ``utterances``, ``audio_share``, ``player_share`` (N_a / p), ``noise`` (standard error over |φ|, both summed; null where unknown),
         ``by_window``, and for each stream ``alignment`` with ``score``, ``map`` and ``grouped``. Where sound and lips are fused into
         one stream there are no shares (null).
     """
+    those = sorted(explanations, key=lambda e: -len(e.streams))[:longest]
     shares = np.array([audio_share(e) for e in explanations])
     errors = np.array([e.error.sum() / np.abs(e.phi).sum() for e in explanations])
-    streams = [s for s in ROLES if any(s in e.streams for e in explanations)]
+    streams = [s for s in ROLES if any(s in e.streams for e in those)]
     fused = np.isnan(shares).any()
     return {
         "utterances": len(explanations),
         "audio_share": None if fused else bootstrap(shares),
         "player_share": None if fused else float(np.mean([(e.streams == "audio").mean() for e in explanations])),
         "noise": None if np.isnan(errors).any() else float(errors.mean()),
-        "by_window": None if fused else bootstrap(np.stack([share_by_window(e) for e in explanations])),
-        "alignment": {s: _alignment([e.phi[e.streams == s] for e in explanations if s in e.streams]) for s in streams},
+        "by_window": None if fused else bootstrap(np.stack([share_by_window(e) for e in those])),
+        "alignment": {s: _alignment([e.phi[e.streams == s] for e in those if s in e.streams]) for s in streams},
     }
 
 

@@ -15,23 +15,28 @@ from espnet2_avsr_llm.scoring.report import condition_order
 SHOWN = 4  # conditions whose maps are drawn, from the first to the last
 
 
-def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str, Mapping[str, Explanation]], tokenizer) -> None:
+def write_modalities(
+    folder: Path, about: Mapping[str, Any], found: Mapping[str, Mapping[str, Explanation | None]], tokenizer, longest: int | None = None
+) -> None:
     """Write the analysis of a model.
 
     Args:
         folder: where.
         about: settings, model, pass: what the numbers come from.
-        found: for each condition the explanation of each utterance. Conditions are compared with the first (clean, if it is there), of
-            which the first utterance is the example.
+        found: for each condition the explanation of each utterance, None where it was left out. Conditions are compared with the first
+            (clean, if it is there), of which the first utterance is the example.
         tokenizer: gives the hypothesis tokens of the example.
+        longest: as of :func:`~espnet2_avsr_llm.analysis.modalities.summarise`.
     """
-    found = {c: found[c] for c in sorted(found, key=condition_order)}
-    conditions = {name: summarise(list(of.values())) for name, of in found.items()}
+    asked = {name: len(of) for name, of in found.items()}
+    found = {c: {utt: e for utt, e in found[c].items() if e is not None} for c in sorted(found, key=condition_order)}
+    conditions = {name: summarise(list(of.values()), longest) for name, of in found.items()}
     first, reference = next(iter(found.items()))
     example = next(iter(reference.values()))
     tokens = [tokenizer.decode([i]) for i in example.token_ids.tolist()]
     for name, of in found.items():
         changes = [audio_share(of[utt]) - audio_share(reference[utt]) for utt in of if utt in reference]
+        conditions[name]["left_out"] = asked[name] - len(of)
         conditions[name]["change"] = None if name == first or np.isnan(changes).any() or not changes else bootstrap(np.array(changes))
     two = {"audio", "video"} == conditions[first]["alignment"].keys()
     shares = {
@@ -43,6 +48,7 @@ def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str,
         "grouped": ("Where in the output early, middle and late features act; each line sums to 1.", lambda: _grouped(conditions)),
         "example": (f"φ of every player for every token of one utterance ({first}).", lambda: _example(example, tokens)),
     }
+    about = {**about, "longest": longest} if longest else about
     numbers = {**about, "compared_with": first, "conditions": conditions}
     write_analysis(folder, f"Shapley values ({folder.name})", _text(about, conditions), figures, numbers)
 
@@ -53,7 +59,8 @@ def write_modalities(folder: Path, about: Mapping[str, Any], found: Mapping[str,
 def _text(about: Mapping[str, Any], conditions: Mapping[str, dict]) -> list[str]:
     said = ", ".join(f"{key} {value}" for key, value in about.items())
     overall = [
-        [plain(name), c["utterances"], _percent(c["audio_share"]), _points(c["change"]), _number(c["player_share"], 100), _number(c["noise"], 1)]
+        [plain(name), c["utterances"], c["left_out"], _percent(c["audio_share"]), _points(c["change"])]
+        + [_number(c["player_share"], 100), _number(c["noise"], 1)]
         for name, c in conditions.items()
     ]
     windows = [[plain(name), *map(_percent, c["by_window"] or [None] * WINDOWS)] for name, c in conditions.items()]
@@ -63,7 +70,7 @@ def _text(about: Mapping[str, Any], conditions: Mapping[str, dict]) -> list[str]
         f"Shapley values of audio and video tokens for each token of the hypothesis (arXiv 2603.12046): {plain(said)}.",
         "Global: audio share in percent of Σ|φ|, its paired change from the first condition, and the share that audio has among the players. "
         "Standard errors of φ add to |φ| on both sides, and so draw the share towards that of the players.",
-        table(["condition", "utterances", "audio share", "change in points", "audio players", "standard error / value"], overall),
+        table(["condition", "utterances", "left out", "audio share", "change in points", "audio players", "standard error / value"], overall),
         "Generative: audio share in percent over the fifths of the output.",
         table(["condition", *(f"{n + 1}/{WINDOWS}" for n in range(WINDOWS))], windows),
         "Temporal alignment: mean of the diagonal over the mean of the rest; 1 is none.",

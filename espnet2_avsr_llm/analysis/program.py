@@ -15,7 +15,7 @@ def get_parser(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", required=True, type=Path, help="dumped test set: wav.scp and video.scp")
     parser.add_argument("--noise_dir", type=Path, help="folder of noise lists (stage 5)")
     parser.add_argument("--output_dir", required=True, type=Path, help="an experiment's analysis/NAME, where its page looks")
-    parser.add_argument("--num_utts", type=int, default=20, help="utterances, evenly spaced over the set")
+    parser.add_argument("--num_utts", type=int, default=20, help="utterances, evenly spaced over the set; all where it has no more")
     parser.add_argument("--task", choices=["asr", "vsr", "avsr"], help="one of the trained; none: the one that reads the most")
     parser.add_argument("--audio_rate", type=int, help="compression rate, one of the trained; none: the finest (experts: all)")
     parser.add_argument("--video_rate", type=int)

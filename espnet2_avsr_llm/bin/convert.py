@@ -55,7 +55,7 @@ def _add_released_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rates", type=_rates, nargs="+", default=[], metavar="STREAM=RATE,...", help="where features were pooled: audio=4,16 video=2,5")
     parser.add_argument("--lora_scale", type=float, default=0.125, help="alpha / reduction factor of the LLM's LoRA (default: %(default)s)")
     parser.add_argument("--rope_frequency_dtype", choices=("bfloat16", "float32"), help="default: format of the LLM's tensors")
-    parser.add_argument("--released", action="store_true", help="count Whisper features as the released programs do")
+    parser.add_argument("--released", action="store_true", help="lengths of Whisper features and videos as in the released programs")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the pretrained parts; default: as in the checkpoint")
 
 

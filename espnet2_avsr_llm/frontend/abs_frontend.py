@@ -30,7 +30,7 @@ class AbsFrontend(Pretrained, ABC):
         revision: branch, tag or commit of a hub id.
         dtype: of the encoder.
         lora: ``{"rank": r, "scale": s}`` trains LoRA on the query and value projection of every layer (q <- Wx + b + s BAx; Llama-AVSR,
-            arXiv 2409.12319, gives AV-HuBERT rank 64 and scale 2).
+            arXiv 2409.12319, gives AV-HuBERT rank 64 and scale 2); ``zero`` as of :func:`~espnet2_avsr_llm.hub.lora.inject_lora`.
         device: keeps the encoder there (``cuda:1``) wherever the rest of the model is moved.
 
     Attributes:

@@ -31,6 +31,8 @@ class AVHubertFrontend(AbsFrontend):
             and ``model.safetensors``, such as ``avsr-llm convert avhubert`` writes.
         streams: ``[video]``; ``[audio]``; ``[audio, video]``, a run of the encoder for each; or ``[audiovisual]``, one run that fuses
             both (the two audio-visual modes of Llama-AVSR, arXiv 2409.12319).
+        video_multiple: cut the video to a multiple of so many frames, as the released programs of one rate do with that rate; else the
+            encoder also sees the frames that compression then drops.
 
     Raises:
         SourceError: the source is missing or does not fit its configuration.
@@ -46,6 +48,7 @@ class AVHubertFrontend(AbsFrontend):
         lora: Mapping | None = None,
         device: str | None = None,
         streams: Sequence[str] = ("video",),
+        video_multiple: int = 1,
     ) -> None:
         if tuple(streams) not in CHOICES:
             raise ValueError(f"avhubert streams {list(streams)}: choose from {', '.join(str(list(c)) for c in CHOICES)}")
@@ -54,6 +57,7 @@ class AVHubertFrontend(AbsFrontend):
         read = {name for stream in streams for name in READ_BY[stream]}
         self.inputs = tuple(name for name in ("video", "speech") if name in read)
         self.filterbanks = "speech" in read
+        self.video_multiple = video_multiple
 
     def inputs_of(self, stream: str) -> tuple[str, ...]:
         """Those of :attr:`inputs` that a stream is made from."""
@@ -61,7 +65,7 @@ class AVHubertFrontend(AbsFrontend):
 
     def num_frames(self, stream: str, counts: Mapping[str, int]) -> int:
         """One feature per video frame or stacked filterbank, of the longer of the two where both are read."""
-        lengths = {"video": counts.get("video", 0), "speech": num_stacked(counts.get("speech", 0))}
+        lengths = {"video": self._cut(counts.get("video", 0)), "speech": num_stacked(counts.get("speech", 0))}
         return max(lengths[name] for name in READ_BY[stream])
 
     def forward(self, **inputs: Lengthed) -> dict[str, Lengthed]:
@@ -82,7 +86,12 @@ class AVHubertFrontend(AbsFrontend):
         if "speech" in inputs and inputs["speech"][0].dim() != 3:
             found = list(inputs["speech"][0].shape)
             raise ValueError(f"AV-HuBERT reads speech as filterbanks (B, T, 104), found {found}: see data/filterbank.py")
+        if "video" in inputs:
+            inputs["video"] = inputs["video"][0], self._cut(inputs["video"][1])
         return {stream: self._encode({name: inputs[name] for name in READ_BY[stream]}) for stream in self.streams}
+
+    def _cut(self, frames: int | Tensor) -> int | Tensor:
+        return frames // self.video_multiple * self.video_multiple
 
     def _encode(self, inputs: dict[str, Lengthed]) -> Lengthed:
         lengths = torch.stack([n for _, n in inputs.values()]).amax(0)

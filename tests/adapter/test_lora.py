@@ -6,6 +6,8 @@ import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from espnet2_avsr_llm.build import build
+
 PASSES = [
     {"task": "asr", "rates": {"audio": 4}, "weight": 0.5},
     {"task": "avsr", "rates": {"audio": 16, "video": 5}, "weight": 2.0},
@@ -120,7 +122,7 @@ def logits(model, batch):
     """Logits of every pass."""
     with torch.no_grad():
         features = model.encode(model.inputs(batch))
-        return [model.run_pass(features, p, (batch["text"], batch["text_lengths"])).logits for p in model.plan.all_passes()]
+        return [model.predict(features, p, (batch["text"], batch["text_lengths"]))[0] for p in model.plan.all_passes()]
 
 
 @pytest.mark.parametrize("sets", [("scale",), ("shared", "scale")], ids=["SS", "MSS"])
@@ -162,7 +164,7 @@ def test_merging_changes_no_number_and_leaves_no_trace(make_model, make_batch, s
         features = model.encode(model.inputs(batch))
         for p, expected in zip(model.plan.all_passes(), before):
             with model.adapter.merged(p):
-                found = model.run_pass(features, p, (batch["text"], batch["text_lengths"])).logits
+                found, *_ = model.predict(features, p, (batch["text"], batch["text_lengths"]))
             torch.testing.assert_close(found, expected, atol=atol, rtol=0)
             assert not runs, "the merged adapter still costs time"
     assert all(torch.equal(t, weights[n]) for n, t in model.llm.model.state_dict().items())
@@ -194,11 +196,21 @@ def test_unknown_or_no_set_is_refused(make_model, sets):
         make_model(adapter_conf={"sets": sets})
 
 
-def test_starts_as_the_llm_alone(tiny_config, make_batch):
-    from espnet2_avsr_llm.build import build
-
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("options, zero, drawn", [({}, "lora_B", "lora_A"), ({"zero": "up"}, "lora_B", "lora_A"), ({"zero": "down"}, "lora_A", "lora_B")])
+def test_starts_as_the_llm_alone(tiny_config, options, zero, drawn, dtype):
+    """One matrix of each set is zero; the other is Kaiming-uniform (a = √5), so from a range of one over the root of its inputs."""
     torch.manual_seed(0)
-    model = build(tiny_config())
-    b = [p for n, p in model.named_parameters() if "lora_B" in n]
-    assert b and not any(p.any() for p in b)
+    encoder = {"lora": {"rank": 2, "scale": 2.0, **options}}
+    model = build(tiny_config(llm_conf={"dtype": dtype}, adapter_conf={"sets": ["shared", "task"], **options}, video_frontend_conf=encoder))
+    found = {n: p for n, p in model.named_parameters() if "lora_" in n}
+    assert {n.split(".")[-2] for n in found} == {"shared", "task_avsr", "default"}
+    assert all(p.dtype == torch.float32 and p.any() == (drawn in n) for n, p in found.items())
+    ranges = torch.cat([p.flatten() * p.shape[1] ** 0.5 for n, p in found.items() if drawn in n])
+    assert 0.9 < ranges.abs().max() < 1.01
     assert math.isclose(next(m for m in model.llm.model.modules() if isinstance(m, BaseTunerLayer)).scaling["shared"], 1.0)
+
+
+def test_an_unknown_start_is_refused(make_model):
+    with pytest.raises(ValueError, match="lora zero: 'both'; choose from up, down"):
+        make_model(adapter_conf={"zero": "both"})

@@ -105,6 +105,16 @@ def test_interval_leaves_missing_values_out():
     assert one == {"value": 0.4, "low": 0.4, "high": 0.4}
 
 
+def test_windows_and_alignment_of_the_longest():
+    """Global is of all utterances, the others of those with the most players."""
+    rng = np.random.default_rng(0)
+    found = [explanation(rng.normal(size=(n, 10)), np.arange(n) < n // 2) for n in (12, 30, 20, 16)]
+    longest, of_all = summarise(found, longest=2), summarise(found)
+    assert (longest["utterances"], longest["audio_share"]) == (4, of_all["audio_share"])
+    these = summarise([found[1], found[2]])
+    assert all(longest[name] == these[name] != of_all[name] for name in ("by_window", "alignment"))
+
+
 def test_summary_of_one_stream_and_of_unknown_errors():
     found = [explanation(np.eye(10) + 0.1, [1] * 10, np.full((10, 10), np.nan))]
     summary = summarise(found)

@@ -81,12 +81,28 @@ def test_a_second_run_reads_back(exp, monkeypatch):
     monkeypatch.setattr(analysis, "explain_utterance", refuse)
     shap.main(arguments["shap"])
     assert (folder / "analysis" / "shap" / "results.json").read_text() == before
+    shap.main([*arguments["shap"], "--longest", "1"])
+    of_one = json.loads((folder / "analysis" / "shap" / "results.json").read_text())
+    assert of_one["longest"] == 1 and of_one["conditions"]["clean"]["alignment"] != json.loads(before)["conditions"]["clean"]["alignment"]
+    shap.main(arguments["shap"])
     with pytest.raises(RuntimeError, match="computed again"):
         shap.main([*arguments["shap"], "--removal", "mean"])
     file, about = folder / "analysis" / "shap" / "clean" / "valid00.npz", json.loads(before)
     settings = {k: v for k, v in about.items() if k not in ("conditions", "compared_with")}
     assert analysis.read_explanation(file, settings) is not None
     assert analysis.read_explanation(file, settings, newer_than=file.stat().st_mtime + 1) is None
+
+
+def test_an_utterance_with_too_many_players_is_left_out(exp, tmp_path, caplog):
+    """Two of 14 players, whose walk takes 29 evaluations, and one of 18."""
+    command = [*exp[1]["shap"], "--output_dir", str(tmp_path / "shap"), "--num_utts", "3", "--conditions", "clean", "--max_evals"]
+    shap.main([*command, "30"])
+    assert "valid01 is left out: permutation: one walk over 18 players takes 37 evaluations, but max_evals is 30" in caplog.text
+    results = json.loads((tmp_path / "shap" / "results.json").read_text())["conditions"]["clean"]
+    assert (results["utterances"], results["left_out"]) == (2, 1) and "|clean|2|1|" in (tmp_path / "shap" / "section.md").read_text()
+    assert sorted(file.stem for file in (tmp_path / "shap" / "clean").iterdir()) == ["valid00", "valid02"]
+    with pytest.raises(ValueError, match="None of the 3 utterances can be explained"):
+        shap.main([*command, "5"])
 
 
 def test_the_page_needs_nothing_but_its_folder(exp, tmp_path):

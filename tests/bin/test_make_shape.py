@@ -8,6 +8,7 @@ from espnet2_avsr_llm.data.batching import read_lengths
 from espnet2_avsr_llm.data.collate import collate
 from espnet2_avsr_llm.data.media import read_audio, read_roi
 from espnet2_avsr_llm.data.preprocess import Preprocessor
+from espnet2_avsr_llm.task import AVSRLLMTask
 
 JOINT = dict(
     audio_frontend=None,
@@ -33,14 +34,6 @@ def test_tokens_of_all_passes(make_model, tiny_config, corpus, tmp_path, kwargs)
         assert lengths[utt] == (sum(laid_out), len(data["video"]))
 
 
-def test_an_utterance_without_a_token_in_some_pass_is_refused(tiny_config, corpus, tmp_path):
-    """Training would stop at it: 10 to 19 frames of 50 Hz are 20 to 38 features."""
-    plan = ("random_rates", {"rates": {"audio": [4, 30], "video": [2]}, "tasks": {"asr": 1, "vsr": 1}})
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config(compression="avg_pool", plan=plan)))
-    with pytest.raises(ValueError, match=r"train\d\d has no audio and no video token in the pass asr_audio30"):
-        make_shape.main(["--config", str(tmp_path / "config.yaml"), "--data_dirs", str(corpus / "train"), "--outs", str(tmp_path / "shape")])
-
-
 def shapes(config, tmp_path, *utterances):
     """The length file of utterances of (samples, frames)."""
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -48,6 +41,29 @@ def shapes(config, tmp_path, *utterances):
         (tmp_path / name).write_text("".join(f"u{i} {value}\n" for i, value in enumerate(values)))
     make_shape.main(["--config", str(tmp_path / "config.yaml"), "--data_dirs", str(tmp_path), "--outs", str(tmp_path / "shape")])
     return list(read_lengths(tmp_path / "shape").values())
+
+
+def test_an_utterance_without_a_token_in_some_pass_is_left_out(tiny_config, train_command, corpus, tmp_path, caplog, monkeypatch):
+    """Training would stop at it: 10 to 19 frames are 20 to 38 features at 50 Hz."""
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    plan = ("random_rates", {"rates": {"audio": [4, 30], "video": [2]}, "tasks": {"asr": 1, "vsr": 1}})
+    config = tiny_config(compression="avg_pool", plan=plan)
+    frames = dict(line.split() for name in ("train", "valid") for line in (corpus / name / "utt2num_frames").read_text().splitlines())
+    command = train_command(tmp_path / "exp", config, "--max_epoch", 1)
+    AVSRLLMTask.main(cmd=command)
+    written = [read_lengths(command[command.index(f"--{phase}_shape_file") + 1]) for phase in ("train", "valid")]
+    short = [utt for utt, n in frames.items() if int(n) < 15]
+    assert [*written[0], *written[1]] == [utt for utt in frames if utt not in short] and 0 < len(short) < len(frames)
+    assert f"{short[0]} (asr_audio30), " in caplog.text and caplog.text.count("0.6 s of sound and video would do") == 2
+
+
+def test_what_is_left_out_is_counted_and_an_empty_result_is_an_error(tiny_config, tmp_path, caplog):
+    config = tiny_config(passes=[{"task": "asr", "rates": {"audio": 32}}, {"task": "vsr", "rates": {"video": 2}}])
+    assert len(shapes(config, tmp_path, (10239, 0), (10240, 16), (32000, 0), (0, 50))) == 1
+    said = "left out 3 of 4 utterances without an audio or video token in a pass, such as u0 (asr_audio32), u2 (vsr_video2), u3 (asr_audio32): 0.64 s"
+    assert said in caplog.text
+    with pytest.raises(ValueError, match="has no utterance to train on"):
+        shapes(config, tmp_path, (10239, 15))
 
 
 def test_a_joint_stream_is_as_long_as_what_there_is(tiny_config, tmp_path):

@@ -74,7 +74,7 @@ def make_batch(model, utterances):
 
 def logits(model, batch):
     (pass_,) = model.plan.passes()
-    return model.run_pass(model.encode(model.inputs(batch)), pass_, (batch["text"], batch["text_lengths"])).logits
+    return model.predict(model.encode(model.inputs(batch)), pass_, (batch["text"], batch["text_lengths"]))[0]
 
 
 @torch.no_grad()

@@ -179,7 +179,7 @@ def test_on_meta_the_configuration_is_enough(make, case):
 
 @each_case
 def test_unknown_lora_option_names_the_nearest(make, case):
-    with pytest.raises(ValueError, match=r"lora has no option 'rnk' \(did you mean 'rank'\?\); its options: rank, scale"):
+    with pytest.raises(ValueError, match=r"lora has no option 'rnk' \(did you mean 'rank'\?\); its options: rank, scale, zero"):
         make(case, {"rnk": 2, "scale": 1.0})
 
 

@@ -88,9 +88,10 @@ def test_score_is_the_log_probability_of_the_text(experiment, beam_size):
     batch = {n: x for n, x in zip(("speech", "video"), MIXED[0])}
     inputs = module.collate([("a", module.eval_inputs(**batch))])[1]
     with torch.no_grad():
-        out = model.run_pass(model.encode(model.inputs(inputs)), model.plan.all_passes()[0], (torch.tensor([token_ids]), torch.tensor([len(token_ids)])))
+        text = torch.tensor([token_ids]), torch.tensor([len(token_ids)])
+        logits, *_ = model.predict(model.encode(model.inputs(inputs)), model.plan.all_passes()[0], text)
     scored = token_ids + ([] if hypothesis.truncated else [model.llm.tokens.eos_id])  # the limit's EOS is forced, at no cost
-    logp = out.logits[0].log_softmax(-1)[range(len(scored)), scored].sum().item()
+    logp = logits[0].log_softmax(-1)[range(len(scored)), scored].sum().item()
     assert hypothesis.score == pytest.approx(logp, abs=1e-3)
 
 

@@ -185,7 +185,7 @@ def test_alone_equals_in_batch(make, make_batch, name):
         features = model.encode(model.inputs(rows))
         seconds = [n / 16000 for n in rows["speech_lengths"].tolist()]
         texts = [h[0].token_ids for h in generate(model, features, pass_, seconds, search)]
-        return model.run_pass(features, pass_, (rows["text"], rows["text_lengths"])).logits, texts
+        return model.predict(features, pass_, (rows["text"], rows["text_lengths"]))[0], texts
 
     together, texts = run(batch)
     for row, n in enumerate((batch["text_lengths"] + 1).tolist()):

@@ -77,7 +77,7 @@ def test_alone_equals_in_batch_with_4bit(make_model, make_batch, folder):
     logits = []
     for sizes in ([(16000, None, 5), (6400, None, 3)], [(6400, None, 3)]):
         batch = make_batch(*sizes)
-        logits.append(model.run_pass(model.encode(model.inputs(batch)), pass_, (batch["text"], batch["text_lengths"])).logits[-1, -4:])
+        logits.append(model.predict(model.encode(model.inputs(batch)), pass_, (batch["text"], batch["text_lengths"]))[0][-1, -4:])
     torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
 
 

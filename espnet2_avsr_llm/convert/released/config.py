@@ -50,6 +50,8 @@ def _frontends(facts: Facts, parts: dict[str, Part], released: bool) -> dict[str
         conf: dict[str, Any] = dict(vars(parts[PARTS[prefix]]))
         if kind == "avhubert":
             conf["streams"] = [stream for stream in ENCODERS[prefix] if stream in facts.projectors]
+            if released and "video" in conf["streams"] and not facts.projectors["video"].indexed:
+                conf["video_multiple"] = facts.rates["video"][0]
         elif released:
             conf["released_lengths"] = True
         if prefix in facts.lora:

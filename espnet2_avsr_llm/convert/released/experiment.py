@@ -54,7 +54,8 @@ class Options:
             features were average-pooled: no tensor tells them.
         lora_scale: s = alpha / reduction factor of the LLM's LoRA, 1/8 in every published model.
         rope_frequency_dtype: ``bfloat16`` or ``float32``; None takes the format of the LLM's tensors, in which it was trained.
-        released: keep as many Whisper features as the released programs do (25 at least, counted in float32).
+        released: keep as many Whisper features as the released programs do (25 at least, counted in float32), and cut the video of models
+            of one rate to whole rate steps before AV-HuBERT sees it.
         dtype: number format of the pretrained parts, instead of the checkpoint's.
     """
 

@@ -86,6 +86,21 @@ def test_video_features_saw_their_padding(released):
         torch.testing.assert_close(model.encode(model.inputs(batch))["video"][0][0], alone, atol=1e-4, rtol=0)
 
 
+def test_video_is_cut_before_the_encoder(released):
+    """Old: AV-HuBERT sees whole rate steps only. New: it sees all frames, and compression drops the rest, unless ``released=True``."""
+    authors, state, exact = released("vsr_pool5_norm_encoderlora")
+    _, _, as_released = released("vsr_pool5_norm_encoderlora", released=True)
+    _, short = rows("video")
+    old, new = (authors.features(state, {"video": x})["video"] for x in (short[:25], short))
+    assert (old - new[:25]).abs().max() > 0.01
+    batch = {"video": torch.stack([short, short]), "video_lengths": torch.tensor([SHORT, SHORT])}
+    for model, expected in ((exact, new), (as_released, old)):
+        with torch.no_grad():
+            features, lengths = model.encode(model.inputs(batch))["video"]
+        assert lengths.tolist() == [len(expected)] * 2 and model.frontends["video_frontend"].num_frames("video", {"video": SHORT}) == len(expected)
+        torch.testing.assert_close(features[1], expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("samples, old, new", [(6400, 25, 20), (16960, 52, 53), (33600, 104, 105), (16000, 50, 50)])
 def test_number_of_whisper_features(released, samples, old, new):
     """Old: 25 at least, and counted in float32, one too few for some lengths. New: one per 320 samples, unless ``released=True``."""
