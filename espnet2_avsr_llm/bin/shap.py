@@ -30,6 +30,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Explain every utterance that is not explained yet, then write numbers, tables and figures."""
     args = program.start(get_parser(), argv)
+    if args.longest is not None and args.longest < 1:
+        raise SystemExit(f"--longest {args.longest}: expected at least 1")
     from espnet2_avsr_llm.analysis.modality_figures import write_modalities
     from espnet2_avsr_llm.analysis.shap import Settings
 

@@ -299,7 +299,7 @@ def _decoded(path: str, container, stream, partial: Say | bool = False) -> Itera
         for frame in frames:
             if frame.is_corrupt or frame.time is None:
                 raise MediaError(path, f"a damaged frame after {end or 0:.2f} s", "whole frames", "fetch it again")
-            if stream.type == "video" and time is not None and frame.time < time:
+            if time is not None and frame.time < time - (_MISSING_SECONDS if stream.type == "audio" else 0):
                 raise MediaError(path, f"a frame of {frame.time:.2f} s after that of {time:.2f} s", "times that rise", "convert it again")
             if end is not None and frame.time > end + _MAX_GAP_SECONDS:
                 raise MediaError(path, f"no {stream.type} from {end:.2f} to {frame.time:.2f} s", "a continuous recording", "convert it again")
@@ -322,15 +322,22 @@ def _in_order_of_showing(container, stream) -> Iterator[av.VideoFrame]:
     """Decode pictures, which come in the order of showing, and give them their times of decoding in that order, too."""
     waiting: deque[av.VideoFrame] = deque()
     times: list[int] = []
+    damage = None
     for packet in container.demux(stream):
         packet.pts = packet.dts
-        for frame in packet.decode():
+        try:
+            decoded = packet.decode()
+        except av.FFmpegError as error:
+            damage, decoded = error, []
+        for frame in decoded:
             waiting.append(frame)
             heapq.heappush(times, frame.pts or 0)  # without a time: refused later, as going back
-        for _ in range(len(waiting) - (_MOST_REORDERED if packet.size else 0)):
+        for _ in range(len(waiting) - (_MOST_REORDERED if packet.size and not damage else 0)):
             frame = waiting.popleft()
             frame.pts = heapq.heappop(times)
             yield frame
+        if damage:
+            raise damage
 
 
 def _decoded_from(path: str, container, stream, first: int, partial: Say | bool) -> Iterator:

@@ -113,3 +113,25 @@ def test_small_gaps_in_the_timestamps_add_up(tmp_path, gap):
     for number in range(30):
         assert np.abs(found - (number * (piece + gap) + 2040 / 16000)).min() <= 1 / 25
     assert said == ["sound put where its timestamps say"]
+
+
+def test_sound_that_begins_again_is_refused(tmp_path):
+    once = make_file(tmp_path / "a.ts", codec="mpeg2video", wave=tone(16000, 2.0)[None]).read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once * 2)
+    assert 31000 < len(read_audio(tmp_path / "a.ts")) < 34000
+    with pytest.raises(MediaError, match="a frame of .* s after that of .* s; expected times that rise"):
+        read_audio(tmp_path / "twice.ts")
+
+
+def test_what_waits_before_a_damage_is_used(tmp_path):
+    path, said = make_file(tmp_path / "a.avi", n=50, codec="mpeg4"), []
+    with av.open(str(path)) as container:
+        hit = [packet for packet in container.demux(video=0) if packet.size][30]
+        position, size = hit.pos + 8, hit.size  # behind the chunk's header
+    content = bytearray(path.read_bytes())
+    content[position : position + size] = bytes(size)
+    path.write_bytes(content)
+    with pytest.raises(MediaError):
+        read_video(path)
+    assert list(indices(np.stack(list(video_frames(path, partial=True, say=said.append))))) == list(range(30))
+    assert "video is used as far as it goes" in said

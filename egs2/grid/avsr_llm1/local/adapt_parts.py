@@ -27,7 +27,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=Path, required=True, help="dumped clips to train on")
     parser.add_argument("--valid", type=Path, required=True, help="dumped clips to measure on")
     parser.add_argument("--pretrained", type=Path, default=Path("../../mini_av/avsr_llm1/pretrained"), help="the parts to start from")
-    parser.add_argument("--out", type=Path, required=True, help="the part is written to OUT/PART, an encoder's phone head to OUT/PART_heads.pt")
+    parser.add_argument("--out", type=Path, required=True, help="the part is written to OUT/PART, an encoder's heads to OUT/PART_heads.pt")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: %s)" % STEPS)
     parser.add_argument("--seed", type=int, default=0)
     return parser
